@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The distribution's stock kernel, unpacked without being installed, and initramfs images for it."""
+
+import fcntl
+import lzma
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[3]
+BUILD = REPO / "build" / "lab"
+BUSYBOX = Path("/bin/busybox")
+
+
+class LabError(Exception):
+    """Something the person at the keyboard has to know; the message says what to do."""
+
+
+def _output(what, *argv, cwd=None):
+    try:
+        return subprocess.run(argv, cwd=cwd, check=True, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE).stdout
+    except FileNotFoundError:
+        raise LabError(f"{what}: the program {argv[0]} is not installed") from None
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.strip() or f"exit code {error.returncode}"
+        raise LabError(f"{what}: {' '.join(argv)}: {reason}") from None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    release: str
+    root: Path  # what the package has: boot/ and lib/modules/
+
+    @property
+    def image(self):
+        return self.root / "boot" / f"vmlinuz-{self.release}"
+
+    @property
+    def modules(self):
+        return self.root / "lib" / "modules" / self.release
+
+    def load_order(self, names):
+        """Paths of the modules and of all they depend on, in the order for insmod."""
+        depends = {}
+        for line in (self.modules / "modules.dep").read_text().splitlines():
+            path, _, needs = line.partition(":")
+            depends[path] = needs.split()
+        by_name = {Path(path).name.split(".ko")[0].replace("-", "_"): path for path in depends}
+        order = []
+        for name in names:
+            path = by_name.get(name.replace("-", "_"))
+            if path is None:
+                raise LabError(f"kernel {self.release} has no module {name} in {self.modules}")
+            # modules.dep names the direct dependency first and the deepest one last
+            for module in [*reversed(depends[path]), path]:
+                if module not in order:
+                    order.append(module)
+        return [self.modules / module for module in order]
+
+
+def stock():
+    """The kernel linux-image-amd64 stands for, downloaded once into build/lab/kernel-<release>."""
+    release = _stock_release()
+    kernel = Kernel(release, BUILD / f"kernel-{release}")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with open(BUILD / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kernel.root.exists():
+            _unpack(kernel)
+    return kernel
+
+
+def _stock_release():
+    prefix = "linux-image-"
+    for line in _output("looking for the stock kernel",
+                        "apt-cache", "depends", f"{prefix}amd64").splitlines():
+        word = line.split()[-1]
+        if "Depends:" in line and word.startswith(prefix):
+            return word.removeprefix(prefix)
+    raise LabError("apt-cache knows no package linux-image-amd64: run apt-get update")
+
+
+def _unpack(kernel):
+    package = f"linux-image-{kernel.release}-unsigned"
+    print(f"lab: downloading {package}", flush=True)
+    with tempfile.TemporaryDirectory(dir=BUILD, prefix=".kernel-") as scratch:
+        os.chmod(scratch, 0o755)
+        _output(f"downloading {package} (run apt-get update?)",
+                "apt-get", "download", package, cwd=scratch)
+        deb, = Path(scratch).glob("*.deb")
+        root = Path(scratch) / "root"
+        _output(f"unpacking {package}", "dpkg", "-x", str(deb), str(root))
+        _output(f"indexing the modules of {package}",
+                "/sbin/depmod", "-b", str(root), kernel.release)
+        root.rename(kernel.root)
+
+
+def initramfs(path, kernel, init, modules=(), files=()):
+    """Write a cpio archive: init, busybox, the modules and /modules naming them in load order.
+
+    files are pairs (path on this machine, path in the archive).
+    """
+    if not BUSYBOX.exists():
+        raise LabError(f"{BUSYBOX} is missing: install busybox-static")
+    with tempfile.TemporaryDirectory() as scratch:
+        top = Path(scratch)
+        for name in ("bin", "dev", "proc", "sys", "tmp", "modules.d", "newroot"):
+            (top / name).mkdir()
+        for source, target in [(init, "init"), (BUSYBOX, "bin/busybox"), *files]:
+            (top / target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, top / target)
+            (top / target).chmod(0o755)
+        (top / "bin" / "sh").symlink_to("busybox")
+        order = kernel.load_order(modules)
+        for module in order:
+            (top / "modules.d" / _plain_name(module)).write_bytes(_plain_module(module))
+        (top / "modules").write_text("".join(f"/modules.d/{_plain_name(m)}\n" for m in order))
+        names = b"\0".join(os.fsencode(p.relative_to(top)) for p in sorted(top.rglob("*")))
+        with open(path, "wb") as archive:
+            subprocess.run(["cpio", "--quiet", "-0o", "-H", "newc", "-R", "0:0"], cwd=top,
+                           input=names, stdout=archive, check=True)
+    return path
+
+
+def _plain_name(module):
+    return module.name.removesuffix(".xz")
+
+
+def _plain_module(module):
+    data = module.read_bytes()
+    return lzma.decompress(data) if module.suffix == ".xz" else data

@@ -1,0 +1,468 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Hosts to test in: virtual machines (QEMU, TCG) that boot the distribution's stock kernel.
+
+    with lab.Host("a") as h:
+        h.load_module()
+        print(h.run("uname -r").out)
+
+    with lab.pair() as (a, b):        # 10.77.0.1 and 10.77.0.2
+        a.run("ping -c 3 10.77.0.2", check=True)
+
+The root of a host is this machine's own /, read-only, as it was when the host first looked at each
+file; /tmp and /run are its own. What jobs write is in host.dir, which has the same path here and in
+the host and can be read while it grows. A host that is left without an exception has its kernel log
+checked. Hosts never outlive the program that started them, whatever ends it.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime
+
+import kernel
+from kernel import BUILD, REPO, LabError
+
+HERE = REPO / "tools" / "testing" / "lab"
+MODULE = REPO / "build" / "kernel" / "umem.ko"
+BOOT_TIMEOUT = 60
+HOST_MODULES = ["virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay", "virtio_net"]
+
+KERNEL_COMPLAINTS = re.compile(
+    r"(?<!Overflow: )WARNING:|BUG:|Oops|kernel BUG|Call Trace|Kernel panic|general protection fault"
+    r"|possible (circular|recursive|irq lock|deadlock)|inconsistent lock state|suspicious RCU"
+    r"|lock held when returning|rcu.*(detected stall|self-detected|stalls on)"
+    r"|soft lockup|hard LOCKUP|blocked for more than|KASAN|KCSAN|UBSAN|Bad (page|rss)"
+    r"|page allocation failure|kmemleak: [1-9]|refcount_t:|corrupted stack end|umem:.*leak")
+
+boot_retries = 0
+_hosts = []
+_scratch = None
+_run_dir = None
+
+
+class HostDied(LabError):
+    pass
+
+
+class BootTimeout(LabError):
+    pass
+
+
+class JobTimeout(LabError):
+    pass
+
+
+class KernelComplaint(LabError):
+    pass
+
+
+@dataclass(frozen=True)
+class Result:
+    rc: int
+    out: str
+
+
+def run_dir():
+    """Where this program's hosts leave their logs: build/lab/run-<time>, also named build/lab/latest."""
+    global _run_dir
+    if _run_dir is None:
+        name = datetime.now().strftime("run-%Y%m%d-%H%M%S") + f"-{os.getpid()}"
+        _run_dir = BUILD / name
+        _run_dir.mkdir(parents=True)
+        latest = BUILD / f".latest-{os.getpid()}"
+        latest.symlink_to(name)
+        latest.rename(BUILD / "latest")
+    return _run_dir
+
+
+def _scratch_path(name):
+    """A short path for a socket: their names are limited to 107 bytes."""
+    global _scratch
+    if _scratch is None:
+        _scratch = tempfile.mkdtemp(prefix="umem-lab-")
+    return f"{_scratch}/{name}"
+
+
+def _take_down():
+    for host in list(_hosts):
+        host.kill()
+    if _scratch is not None:
+        shutil.rmtree(_scratch, ignore_errors=True)
+
+
+def _prepare_exit():
+    """Have every way this program can end, SIGTERM included, pass through _take_down."""
+    if threading.current_thread() is not threading.main_thread():
+        raise LabError("hosts are started from the main thread: they die with the thread that did")
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(128 + signal.SIGHUP))
+
+
+atexit.register(_take_down)
+_libc = ctypes.CDLL(None)
+
+
+def _die_with_parent():
+    pr_set_pdeathsig = 1
+    _libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+class Job:
+    """A shell command that runs in a host."""
+
+    def __init__(self, host, number, cmd, output):
+        self.host = host
+        self.cmd = cmd
+        self.path = output  # what it has written, both streams, growing while it runs
+        self.rc = None
+        self._number = number
+
+    def poll(self):
+        """Exit code (128 + N after signal N), or None while it runs."""
+        if self.rc is None:
+            self.host.check_alive()
+        return self.rc
+
+    def wait(self, timeout=60):
+        self.host.wait_for(lambda: self.rc is not None, timeout, self)
+        return self.rc
+
+    def wait_output(self, pattern, timeout=60, start=0):
+        """Wait till the output from character start on matches; give the match."""
+        deadline = time.monotonic() + timeout
+        while True:
+            ended = self.rc is not None
+            match = re.compile(pattern, re.M).search(self.output(), start)
+            if match:
+                return match
+            if ended:
+                raise LabError(f"{self} ended with {self.rc} and did not say {pattern!r}: "
+                               f"{self.output()[-2000:]}")
+            self.host.check_alive()
+            if time.monotonic() > deadline:
+                raise JobTimeout(f"{self} did not say {pattern!r} within {timeout} s: "
+                                 f"{self.output()[-2000:]}")
+            time.sleep(0.02)
+
+    def write(self, text):
+        self.host.send({"write": self._number, "data": text})
+
+    def close(self):
+        """End of its standard input."""
+        self.host.send({"close": self._number})
+
+    def kill(self, number=signal.SIGKILL):
+        """Send a signal to the job's process group."""
+        self.host.send({"kill": self._number, "signal": int(number)})
+
+    def output(self):
+        return self.path.read_text(errors="replace") if self.path.exists() else ""
+
+    def __str__(self):
+        return f"host {self.host.name}: `{self.cmd}`"
+
+
+class Host:
+    """One virtual machine, up between entering and leaving `with`.
+
+    kvm=True gives it SVM, so that guests run in it under KVM; then keep smp at 1 (QEMU 7.2's
+    emulated SVM corrupts the host with more). nic is what follows `-netdev stream,id=nic,` and ip
+    its address; pair() sets both.
+    """
+
+    def __init__(self, name, mem_mib=1024, smp=1, kvm=True, nic=None, ip=None, writable_root=False):
+        self.name = name
+        self.mem_mib = mem_mib
+        self.smp = smp
+        self.kvm = kvm
+        self.nic = nic
+        self.ip = ip
+        self.writable_root = writable_root
+        self.dir = run_dir() / name
+        self.boot_seconds = None
+        self._qemu = None
+
+    def __enter__(self):
+        _boot([self])
+        return self
+
+    def __exit__(self, kind, _value, _traceback):
+        try:
+            if kind is None:
+                self.check_kernel_log()
+        finally:
+            self.kill()
+
+    # Life
+
+    def launch(self):
+        """Start the machine without waiting for it."""
+        _prepare_exit()
+        self._jobs = {}
+        self._answers = {}
+        self._next = 0
+        self._changed = threading.Condition()
+        self._dead = None
+        self._checked = 0
+        self.release = None
+        if self.dir.exists():
+            self.dir.rename(self.dir.with_name(f"{self.name}.{time.time_ns()}"))
+        self.dir.mkdir(parents=True)
+        self.console = self.dir / "console.log"
+        self._started = time.monotonic()
+        argv = self._command_line()
+        (self.dir / "qemu.cmd").write_text(" ".join(argv) + "\n")
+        with open(self.dir / "qemu.log", "w") as log:
+            self._qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                          process_group=0, preexec_fn=_die_with_parent)
+        _hosts.append(self)
+        self._port = self._connect(self._agent_path)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def wait_ready(self, timeout=BOOT_TIMEOUT):
+        try:
+            self.wait_for(lambda: self.release, timeout, "its boot")
+        except HostDied as error:
+            raise HostDied(f"{error}: {self.kernel_log()[-500:].strip()}") from None
+        except JobTimeout as error:
+            raise BootTimeout(f"{error}: {self.kernel_log()[-500:].strip()}") from None
+        self.boot_seconds = time.monotonic() - self._started
+
+    def kill(self):
+        """Power cut."""
+        if self._qemu is None:
+            return
+        self._qemu.kill()
+        self._qemu.wait()
+        if self in _hosts:
+            _hosts.remove(self)
+
+    def _command_line(self):
+        stock = kernel.stock()
+        initrd = _initramfs(stock, self.kvm)
+        self._agent_path = _scratch_path(f"{self.name}.agent")
+        self.shell_path = _scratch_path(f"{self.name}.shell")
+        for path in (self._agent_path, self.shell_path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        settings = {"name": self.name, "repo": REPO, "share": self.dir,
+                    "modules": stock.root / "lib" / "modules",
+                    "kvm": int(self.kvm) or "", "writable": int(self.writable_root) or "",
+                    "ip": f"{self.ip}/24" if self.ip else ""}
+        for key, value in settings.items():
+            if re.search(r"[\s,:]", str(value)):
+                raise LabError(f"the lab cannot work with {key} {value}: it has a blank, ',' or ':'")
+        append = ("console=ttyS0 panic=-1 oops=panic printk.devkmsg=on "
+                  + " ".join(f"lab.{key}={value}" for key, value in settings.items()))
+        argv = ["qemu-system-x86_64", "-name", f"umem-lab-{self.name}", "-nodefaults",
+                "-no-user-config", "-display", "none", "-no-reboot",
+                "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt" if self.kvm else "EPYC,-svm",
+                "-m", str(self.mem_mib), "-smp", str(self.smp),
+                "-kernel", str(stock.image), "-initrd", str(initrd), "-append", append,
+                "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console",
+                "-device", "virtio-serial-pci",
+                "-chardev", f"socket,id=agent,server=on,wait=off,path={self._agent_path}",
+                "-device", "virtserialport,chardev=agent,name=umem.lab",
+                "-chardev", f"socket,id=shell,server=on,wait=off,path={self.shell_path}",
+                "-device", "virtconsole,chardev=shell",
+                "-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,"
+                           "multidevs=remap",
+                "-virtfs", f"local,path={self.dir},mount_tag=share,security_model=none,"
+                           "multidevs=remap"]
+        if self.nic:
+            mac = "52:54:00:77:00:" + format(int(self.ip.split(".")[-1]), "02x")
+            argv += ["-netdev", f"stream,id=nic,{self.nic}",
+                     "-device", f"virtio-net-pci,netdev=nic,mac={mac},romfile="]
+        return argv
+
+    def _connect(self, path):
+        port = socket.socket(socket.AF_UNIX)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                port.connect(path)
+                return port
+            except (FileNotFoundError, ConnectionRefusedError):
+                if self._qemu.poll() is not None or time.monotonic() > deadline:
+                    message = (self.dir / "qemu.log").read_text().strip()
+                    self.kill()
+                    raise LabError(f"host {self.name}: QEMU did not start: {message}") from None
+                time.sleep(0.01)
+
+    # The agent
+
+    def _listen(self):
+        with contextlib.suppress(OSError), self._port.makefile("r") as lines:
+            for line in lines:
+                with self._changed:
+                    self._receive(json.loads(line))
+                    self._changed.notify_all()
+        with self._changed:
+            self._dead = f"host {self.name} has gone down, see {self.console}"
+            self._changed.notify_all()
+
+    def _receive(self, message):
+        if "ready" in message:
+            self.release = message["ready"]
+        elif "exit" in message:
+            self._jobs.pop(message["exit"]).rc = message["rc"]
+        elif "clock" in message:
+            self._answers[message["clock"]] = message["ns"]
+
+    def send(self, message):
+        self.check_alive()
+        try:
+            self._port.sendall(json.dumps(message).encode() + b"\n")
+        except OSError as error:
+            raise HostDied(f"host {self.name} has gone down ({error}), see {self.console}") from None
+
+    def check_alive(self):
+        if self._dead:
+            raise HostDied(self._dead)
+
+    def wait_for(self, condition, timeout, what):
+        with self._changed:
+            met = self._changed.wait_for(lambda: condition() or self._dead, timeout)
+            if condition():
+                return
+            self.check_alive()
+            if not met:
+                raise JobTimeout(f"host {self.name}: {what} took more than {timeout} s")
+
+    def _number(self):
+        with self._changed:
+            self._next += 1
+            return self._next
+
+    # Commands
+
+    def start(self, cmd, stdin=False, name=None):
+        """Start a shell command; name (the first word by default) is part of its output file's."""
+        number = self._number()
+        if name is None:
+            name = re.sub(r"[^\w.-]", "", cmd.split()[0].split("/")[-1])
+        output = f"{number:03d}-{name}.out"
+        job = Job(self, number, cmd, self.dir / output)
+        self._jobs[number] = job
+        self.send({"start": number, "cmd": cmd, "output": output, "stdin": stdin})
+        return job
+
+    def run(self, cmd, timeout=60, check=False):
+        """Run a shell command to its end; with check, raise if it fails."""
+        job = self.start(cmd)
+        try:
+            job.wait(timeout)
+        except JobTimeout as error:
+            job.kill()
+            raise JobTimeout(f"{error}; it had said: {job.output()[-2000:]}") from None
+        result = Result(job.rc, job.output())
+        if check and result.rc:
+            raise LabError(f"{job} ended with {result.rc}: {result.out[-2000:].strip()}")
+        return result
+
+    def load_module(self, parameters=""):
+        """Load umem.ko as built in build/kernel."""
+        if not MODULE.exists():
+            raise LabError(f"{MODULE} is missing: run make")
+        self.run(f"insmod {MODULE} {parameters}", check=True)
+
+    def clock_offset(self):
+        """Seconds the host's CLOCK_REALTIME is ahead of this machine's, by the quickest of 20 answers."""
+        best = None
+        for _ in range(20):
+            number = self._number()
+            before = time.time_ns()
+            self.send({"clock": number})
+            self.wait_for(lambda: number in self._answers, 10, "telling the time")
+            after = time.time_ns()
+            offset = (self._answers.pop(number) - (before + after) / 2) / 1e9
+            if best is None or after - before < best[0]:
+                best = (after - before, offset)
+        return best[1]
+
+    # The kernel log
+
+    def kernel_log(self):
+        return self.console.read_text(errors="replace") if self.console.exists() else ""
+
+    def mark(self, text):
+        """Write a line into the kernel log and wait till it has come out on the console."""
+        start = len(self.kernel_log())
+        text = f"lab: {text}"
+        self.send({"log": text})
+        deadline = time.monotonic() + 30
+        while text not in self.kernel_log()[start:]:
+            self.check_alive()
+            if time.monotonic() > deadline:
+                raise LabError(f"host {self.name}: the kernel log does not reach {self.console}")
+            time.sleep(0.01)
+
+    def check_kernel_log(self):
+        """Raise KernelComplaint if the kernel has complained since the last check."""
+        if self._qemu.poll() is None and not self._dead:
+            self.mark("checking the kernel log")
+        log = self.kernel_log()
+        new, self._checked = log[self._checked:], len(log)
+        match = KERNEL_COMPLAINTS.search(new)
+        if match:
+            start = new.rfind("\n", 0, match.start()) + 1
+            lines = new[start:].splitlines()[:60]
+            raise KernelComplaint(f"host {self.name}: the kernel complained ({self.console}):\n"
+                                  + "\n".join(lines))
+
+
+def _initramfs(stock, kvm):
+    path = run_dir() / ("host-kvm.cpio" if kvm else "host.cpio")
+    if not path.exists():
+        modules = HOST_MODULES + (["kvm-amd"] if kvm else [])
+        kernel.initramfs(path, stock, HERE / "host-init", modules)
+    return path
+
+
+def _boot(hosts):
+    """Boot hosts side by side; all of them once more if one goes silent."""
+    global boot_retries
+    for attempt in (1, 2):
+        try:
+            for host in hosts:
+                host.launch()
+            for host in hosts:
+                host.wait_ready()
+            return
+        except BaseException as error:
+            for host in hosts:
+                host.kill()
+            if attempt == 2 or not isinstance(error, BootTimeout):
+                raise
+            boot_retries += 1
+            print(f"lab: boot retry {boot_retries}: {error}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def pair(names=("a", "b"), **options):
+    """Two hosts, 10.77.0.1 and 10.77.0.2, joined by a network; options are Host's."""
+    wire = _scratch_path("wire")
+    address = f"addr.type=unix,addr.path={wire}"
+    first = Host(names[0], nic=f"server=on,{address}", ip="10.77.0.1", **options)
+    second = Host(names[1], nic=f"server=off,{address}", ip="10.77.0.2", **options)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(wire)
+    _boot([first, second])
+    with contextlib.ExitStack() as stack:
+        for host in (first, second):
+            stack.push(host)
+        yield first, second
