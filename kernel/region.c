@@ -1,0 +1,540 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A region: a shmem file of a private mount, a bitmap of its missing pages,
+ * and the files that user space holds of it.
+ */
+#include <linux/capability.h>
+#include <linux/cred.h>
+#include <linux/falloc.h>
+#include <linux/fcntl.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/highmem.h>
+#include <linux/idr.h>
+#include <linux/memcontrol.h>
+#include <linux/module.h>
+#include <linux/mount.h>
+#include <linux/overflow.h>
+#include <linux/pagemap.h>
+#include <linux/rcupdate.h>
+#include <linux/sched/mm.h>
+#include <linux/shmem_fs.h>
+#include <linux/slab.h>
+
+#include "umem.h"
+
+static unsigned int max_regions = 4096;
+module_param(max_regions, uint, 0644);
+MODULE_PARM_DESC(max_regions, "how many regions may exist (default 4096)");
+
+static unsigned long max_mib = 16UL << 20;
+module_param(max_mib, ulong, 0644);
+MODULE_PARM_DESC(max_mib, "total length of all regions in MiB (default 16 TiB)");
+
+static struct vfsmount *umem_mnt;
+
+/* Protects all of this, and i_private_data of the regions' mappings. */
+static DEFINE_SPINLOCK(umem_regions_lock);
+static DEFINE_IDR(umem_regions);
+static unsigned int umem_nr_regions;
+static u64 umem_total_pages;
+
+static u64 umem_max_pages(void)
+{
+	return (u64)READ_ONCE(max_mib) << (20 - PAGE_SHIFT);
+}
+
+static int umem_region_reserve(u64 nr_pages)
+{
+	int err = 0;
+
+	spin_lock(&umem_regions_lock);
+	if (umem_nr_regions >= READ_ONCE(max_regions) || nr_pages > umem_max_pages() ||
+	    umem_total_pages > umem_max_pages() - nr_pages) {
+		err = -ENOSPC;
+	} else {
+		umem_nr_regions++;
+		umem_total_pages += nr_pages;
+	}
+	spin_unlock(&umem_regions_lock);
+	return err;
+}
+
+static void umem_region_unreserve(u64 nr_pages)
+{
+	spin_lock(&umem_regions_lock);
+	umem_nr_regions--;
+	umem_total_pages -= nr_pages;
+	spin_unlock(&umem_regions_lock);
+}
+
+/* Last step of making a region: from here on others find it. */
+static int umem_region_register(struct umem_region *region)
+{
+	int id;
+
+	idr_preload(GFP_KERNEL);
+	spin_lock(&umem_regions_lock);
+	id = idr_alloc_cyclic(&umem_regions, region, 1, 0, GFP_NOWAIT);
+	if (id >= 0) {
+		region->id = id;
+		region->file->f_mapping->i_private_data = region;
+	}
+	spin_unlock(&umem_regions_lock);
+	idr_preload_end();
+	return id < 0 ? id : 0;
+}
+
+static void umem_region_unregister(struct umem_region *region)
+{
+	spin_lock(&umem_regions_lock);
+	idr_remove(&umem_regions, region->id);
+	region->file->f_mapping->i_private_data = NULL;
+	spin_unlock(&umem_regions_lock);
+}
+
+static void umem_region_free(struct umem_region *region)
+{
+	umem_requests_destroy(region);
+	mem_cgroup_put(region->memcg);
+	kvfree(region->poisoned);
+	kvfree(region->missing);
+	kfree(region);
+}
+
+static struct umem_region *umem_region_alloc(u64 nr_pages, const char *name)
+{
+	struct umem_region *region;
+
+	region = kzalloc(sizeof(*region), GFP_KERNEL_ACCOUNT);
+	if (!region)
+		return NULL;
+
+	refcount_set(&region->refs, 1);
+	region->nr_pages = nr_pages;
+	init_rwsem(&region->fill_lock);
+	mutex_init(&region->pager_lock);
+	region->uid = current_euid();
+	region->memcg = get_mem_cgroup_from_mm(current->mm);
+	strscpy(region->name, name, sizeof(region->name));
+	region->missing = kvcalloc(BITS_TO_LONGS(nr_pages), sizeof(long), GFP_KERNEL_ACCOUNT);
+	if (!region->missing || umem_requests_create(region)) {
+		umem_region_free(region);
+		return NULL;
+	}
+	return region;
+}
+
+static struct file *umem_region_new_file(struct umem_region *region)
+{
+	char name[UMEM_NAME_MAX + 5];
+	struct inode *inode;
+	struct file *file;
+
+	snprintf(name, sizeof(name), "umem:%s", region->name);
+	file = shmem_file_setup_with_mnt(umem_mnt, name, (loff_t)region->nr_pages << PAGE_SHIFT,
+					 VM_NORESERVE);
+	if (IS_ERR(file))
+		return file;
+
+	inode = file_inode(file);
+	inode->i_mode = S_IFREG | 0600;
+	/* Files opened from here on are ours; @file keeps shmem's operations. */
+	inode->i_fop = &umem_region_fops;
+	/* Nobody changes the length, which the bitmaps have. */
+	SHMEM_I(inode)->seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW;
+	return file;
+}
+
+/**
+ * umem_region_create - make a region
+ * @length: bytes, checked here
+ * @name: NUL-terminated
+ *
+ * Return: the region with one reference, or an ERR_PTR.
+ */
+struct umem_region *umem_region_create(u64 length, const char *name)
+{
+	u64 nr_pages = length >> PAGE_SHIFT;
+	struct umem_region *region;
+	int err;
+
+	if (!length || !PAGE_ALIGNED(length) || length > MAX_LFS_FILESIZE)
+		return ERR_PTR(-EINVAL);
+
+	err = umem_region_reserve(nr_pages);
+	if (err)
+		return ERR_PTR(err);
+
+	region = umem_region_alloc(nr_pages, name);
+	if (!region) {
+		err = -ENOMEM;
+		goto err_unreserve;
+	}
+	region->file = umem_region_new_file(region);
+	if (IS_ERR(region->file)) {
+		err = PTR_ERR(region->file);
+		goto err_free;
+	}
+	err = umem_region_register(region);
+	if (err)
+		goto err_fput;
+	return region;
+
+err_fput:
+	fput(region->file);
+err_free:
+	umem_region_free(region);
+err_unreserve:
+	umem_region_unreserve(nr_pages);
+	return ERR_PTR(err);
+}
+
+void umem_region_get(struct umem_region *region)
+{
+	refcount_inc(&region->refs);
+}
+
+void umem_region_put(struct umem_region *region)
+{
+	if (!refcount_dec_and_test(&region->refs))
+		return;
+	umem_region_unregister(region);
+	umem_region_unreserve(region->nr_pages);
+	fput(region->file);
+	umem_region_free(region);
+}
+
+static struct umem_region *umem_region_get_live(struct umem_region *region)
+{
+	lockdep_assert_held(&umem_regions_lock);
+	return region && refcount_inc_not_zero(&region->refs) ? region : NULL;
+}
+
+/**
+ * umem_region_get_by_id - find a region that the caller may open
+ * @id: from umem_create.out_id
+ *
+ * Return: the region with a reference, -ENOENT or -EPERM.
+ */
+struct umem_region *umem_region_get_by_id(u32 id)
+{
+	struct umem_region *region;
+
+	spin_lock(&umem_regions_lock);
+	region = umem_region_get_live(idr_find(&umem_regions, id));
+	spin_unlock(&umem_regions_lock);
+	if (!region)
+		return ERR_PTR(-ENOENT);
+	if (!uid_eq(region->uid, current_euid()) && !capable(CAP_SYS_ADMIN)) {
+		umem_region_put(region);
+		return ERR_PTR(-EPERM);
+	}
+	return region;
+}
+
+/* A new file of the region, with a reference of its own. */
+struct file *umem_region_open_file(struct umem_region *region, int flags)
+{
+	return dentry_open(&region->file->f_path, flags, current_cred());
+}
+
+void umem_region_fill_info(struct umem_region *region, struct umem_info *info)
+{
+	atomic64_t *counters = region->counters;
+
+	info->id = region->id;
+	info->pager = !!READ_ONCE(region->pager);
+	info->length = (u64)region->nr_pages << PAGE_SHIFT;
+	info->missing = (u64)atomic_long_read(&region->nr_missing) << PAGE_SHIFT;
+	info->poisoned = (u64)atomic_long_read(&region->nr_poisoned) << PAGE_SHIFT;
+	info->waiters = atomic_read(&region->nr_waiters);
+	info->faults = atomic64_read(&counters[UMEM_FAULTS]);
+	info->requests = atomic64_read(&counters[UMEM_REQUESTS]);
+	info->delivered = atomic64_read(&counters[UMEM_DELIVERED]);
+	info->published = atomic64_read(&counters[UMEM_PUBLISHED]);
+	info->copied = atomic64_read(&counters[UMEM_COPIED]);
+	info->zeroed = atomic64_read(&counters[UMEM_ZEROED]);
+	info->discarded = atomic64_read(&counters[UMEM_DISCARDED]);
+	info->duplicates = atomic64_read(&counters[UMEM_DUPLICATES]);
+	info->pagers_lost = atomic64_read(&counters[UMEM_PAGERS_LOST]);
+	strscpy(info->name, region->name, sizeof(info->name));
+}
+
+/**
+ * umem_region_span - check a range given by user space
+ * @region: the region
+ * @offset: bytes
+ * @length: bytes
+ * @span: the range in pages
+ *
+ * Return: 0, -EOVERFLOW, or -EINVAL if unaligned, empty or past the end.
+ */
+int umem_region_span(const struct umem_region *region, u64 offset, u64 length,
+		     struct umem_span *span)
+{
+	u64 end;
+
+	if (check_add_overflow(offset, length, &end))
+		return -EOVERFLOW;
+	if (!length || !PAGE_ALIGNED(offset) || !PAGE_ALIGNED(length))
+		return -EINVAL;
+	if (end >> PAGE_SHIFT > region->nr_pages)
+		return -EINVAL;
+	span->start = offset >> PAGE_SHIFT;
+	span->end = end >> PAGE_SHIFT;
+	return 0;
+}
+
+/**
+ * umem_region_lock_folio - the folio of a page, allocated if there is none
+ * @region: whose creator pays
+ * @index: page of the region
+ *
+ * Return: the folio, uptodate, locked and with a reference, or an ERR_PTR.
+ */
+struct folio *umem_region_lock_folio(struct umem_region *region, pgoff_t index)
+{
+	struct address_space *mapping = region->file->f_mapping;
+	struct mem_cgroup *old_memcg;
+	struct folio *folio;
+	struct page *page;
+
+	old_memcg = set_active_memcg(region->memcg);
+	for (;;) {
+		page = shmem_read_mapping_page_gfp(mapping, index, mapping_gfp_mask(mapping));
+		if (IS_ERR(page)) {
+			folio = ERR_CAST(page);
+			break;
+		}
+		folio = page_folio(page);
+		folio_lock(folio);
+		if (likely(folio->mapping == mapping))
+			break;
+		/* Swapped out between the lookup and the lock. */
+		folio_unlock(folio);
+		folio_put(folio);
+	}
+	set_active_memcg(old_memcg);
+	return folio;
+}
+
+/* Whether the page has contents, in memory or in swap; a hole is zero. */
+bool umem_region_has_folio(struct umem_region *region, pgoff_t index)
+{
+	return xa_load(&region->file->f_mapping->i_pages, index);
+}
+
+/**
+ * umem_region_charge - make shmem's fault find a page that the creator pays
+ * @region: the region
+ * @index: page about to be faulted in, which shmem would charge to the toucher
+ *
+ * Return: 0 or a negative errno.
+ */
+int umem_region_charge(struct umem_region *region, pgoff_t index)
+{
+	struct folio *folio;
+
+	if (umem_region_has_folio(region, index))
+		return 0;
+	folio = umem_region_lock_folio(region, index);
+	if (IS_ERR(folio))
+		return PTR_ERR(folio);
+	folio_unlock(folio);
+	folio_put(folio);
+	return 0;
+}
+
+int umem_region_alloc_poisoned(struct umem_region *region)
+{
+	unsigned long *poisoned;
+
+	lockdep_assert_held_write(&region->fill_lock);
+	if (region->poisoned)
+		return 0;
+	poisoned = kvcalloc(BITS_TO_LONGS(region->nr_pages), sizeof(long), GFP_KERNEL_ACCOUNT);
+	if (!poisoned)
+		return -ENOMEM;
+	/* Pairs with smp_load_acquire() in umem_page_poisoned(). */
+	smp_store_release(&region->poisoned, poisoned);
+	return 0;
+}
+
+/* Drop every PTE of the range, of guest views and of the fill view. */
+void umem_region_unmap(struct umem_region *region, struct umem_span span)
+{
+	unmap_mapping_pages(region->file->f_mapping, span.start, span.end - span.start, false);
+}
+
+static int umem_region_punch(struct umem_region *region, struct umem_span span)
+{
+	struct file *file = region->file;
+
+	return file->f_op->fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				     (loff_t)span.start << PAGE_SHIFT,
+				     (loff_t)(span.end - span.start) << PAGE_SHIFT);
+}
+
+/* Make a poisoned page a missing one again. */
+static void umem_page_cure(struct umem_region *region, pgoff_t index)
+{
+	lockdep_assert_held_write(&region->fill_lock);
+	if (region->poisoned && test_and_clear_bit(index, region->poisoned)) {
+		atomic_long_dec(&region->nr_poisoned);
+		atomic_long_inc(&region->nr_missing);
+	}
+}
+
+/**
+ * umem_region_mark_missing - drop the contents of a range, make it missing
+ * @region: the region
+ * @span: the range
+ * @changed: pages that were present or poisoned
+ *
+ * Return: 0 or a negative errno, and then nothing was changed.
+ */
+int umem_region_mark_missing(struct umem_region *region, struct umem_span span,
+			     u64 *changed)
+{
+	pgoff_t index;
+	int err;
+
+	if (down_write_killable(&region->fill_lock))
+		return -EINTR;
+	*changed = 0;
+	for (index = span.start; index < span.end; index++) {
+		if (umem_page_poisoned(region, index)) {
+			umem_page_cure(region, index);
+			++*changed;
+		} else if (!test_and_set_bit(index, region->missing)) {
+			atomic_long_inc(&region->nr_missing);
+			++*changed;
+		}
+		if (!(index % 4096))
+			cond_resched();
+	}
+	/* Fault-around that saw the old bits is over; the punch undoes it. */
+	synchronize_rcu();
+	err = umem_region_punch(region, span);
+	up_write(&region->fill_lock);
+	return err;
+}
+
+/* The contents are complete and no fill view maps them: show the page. */
+bool umem_page_set_present(struct umem_region *region, pgoff_t index)
+{
+	if (!test_and_clear_bit(index, region->missing))
+		return false;
+	atomic_long_dec(&region->nr_missing);
+	return true;
+}
+
+/* The guest gives memory back: it reads zeroes from now on, missing or not. */
+static int umem_region_discard(struct umem_region *region, struct umem_span span)
+{
+	struct umem_discard *discard;
+	pgoff_t index = span.start;
+	u64 changed = 0;
+	int err;
+
+	discard = umem_discard_alloc();
+	if (!discard)
+		return -ENOMEM;
+
+	/* With the pager kept out, what it had filled in goes as well. */
+	if (down_write_killable(&region->fill_lock)) {
+		err = -EINTR;
+		goto out;
+	}
+	err = umem_region_punch(region, span);
+	if (err)
+		goto unlock;
+	for_each_set_bit_from(index, region->missing, span.end) {
+		umem_page_cure(region, index);
+		changed += umem_page_set_present(region, index);
+		umem_requests_answer(region, index);
+		cond_resched();
+	}
+	if (changed) {
+		umem_count(region, UMEM_DISCARDED, changed);
+		umem_discard_queue(region, discard, span);
+		discard = NULL;
+	}
+unlock:
+	up_write(&region->fill_lock);
+out:
+	umem_discard_free(discard);
+	return err;
+}
+
+static long umem_region_fallocate(struct file *file, int mode, loff_t offset, loff_t length)
+{
+	struct umem_region *region = file->private_data;
+	struct file *shmem = region->file;
+	struct mem_cgroup *old_memcg;
+	struct umem_span span;
+	int err;
+
+	if (mode & FALLOC_FL_PUNCH_HOLE) {
+		err = umem_region_span(region, offset, length, &span);
+		return err ?: umem_region_discard(region, span);
+	}
+	old_memcg = set_active_memcg(region->memcg);
+	err = shmem->f_op->fallocate(shmem, mode, offset, length);
+	set_active_memcg(old_memcg);
+	return err;
+}
+
+static int umem_region_open(struct inode *inode, struct file *file)
+{
+	struct umem_region *region;
+
+	spin_lock(&umem_regions_lock);
+	region = umem_region_get_live(inode->i_mapping->i_private_data);
+	spin_unlock(&umem_regions_lock);
+	file->private_data = region;
+	return region ? 0 : -ENXIO;
+}
+
+static int umem_region_release(struct inode *inode, struct file *file)
+{
+	umem_region_put(file->private_data);
+	return 0;
+}
+
+static int umem_region_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	return umem_guest_mmap(file->private_data, vma);
+}
+
+/*
+ * No read and no write: the contents are reached through mappings alone, which
+ * know how to wait. The owner keeps the module while a file is open.
+ */
+const struct file_operations umem_region_fops = {
+	.owner		= THIS_MODULE,
+	.open		= umem_region_open,
+	.release	= umem_region_release,
+	.llseek		= generic_file_llseek,
+	.mmap		= umem_region_mmap,
+	.fallocate	= umem_region_fallocate,
+	.unlocked_ioctl	= umem_region_ioctl,
+	.compat_ioctl	= compat_ptr_ioctl,
+};
+
+int umem_region_init(void)
+{
+	struct file_system_type *type = get_fs_type("tmpfs");
+
+	if (!type)
+		return -ENODEV;
+	umem_mnt = vfs_kern_mount(type, SB_KERNMOUNT, type->name, NULL);
+	return PTR_ERR_OR_ZERO(umem_mnt);
+}
+
+void umem_region_exit(void)
+{
+	kern_unmount(umem_mnt);
+	idr_destroy(&umem_regions);
+}

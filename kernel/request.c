@@ -1,0 +1,514 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Requests: one for each missing page that somebody asked for, however many
+ * wait for it. A request belongs to the page. It outlives the thread that asked
+ * first and the pager it was delivered to; it ends when the page is present,
+ * poisoned or the region gone.
+ */
+#include <linux/file.h>
+#include <linux/hash.h>
+#include <linux/mm.h>
+#include <linux/pid.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/timekeeping.h>
+#include <linux/uio.h>
+
+#include "umem.h"
+
+/**
+ * struct umem_request - somebody asked for this page
+ * @node: in the bucket, under its lock
+ * @link: in umem_region.queue while not delivered, under queue_lock
+ * @refs: one for the bucket, one for each waiter, one while being delivered
+ * @index: the page
+ * @answered: the page is present or poisoned; set under the bucket lock
+ * @waiters: threads that sleep until then
+ * @pid: who asked first
+ * @time: when, CLOCK_MONOTONIC
+ */
+struct umem_request {
+	struct hlist_node node;
+	struct list_head link;
+	refcount_t refs;
+	pgoff_t index;
+	bool answered;
+	wait_queue_head_t waiters;
+	struct pid *pid;
+	u64 time;
+};
+
+/* A range that the guest discarded, to be told to the pager. */
+struct umem_discard {
+	struct list_head link;
+	struct umem_span span;
+	u64 time;
+};
+
+static struct kmem_cache *umem_request_cache;
+
+int umem_request_init(void)
+{
+	umem_request_cache = KMEM_CACHE(umem_request, SLAB_ACCOUNT);
+	return umem_request_cache ? 0 : -ENOMEM;
+}
+
+void umem_request_exit(void)
+{
+	kmem_cache_destroy(umem_request_cache);
+}
+
+static struct umem_bucket *umem_bucket_of(struct umem_region *region, pgoff_t index)
+{
+	return &region->buckets[hash_long(index, UMEM_HASH_BITS)];
+}
+
+#define umem_for_each_bucket(region, bucket)			\
+	for (bucket = (region)->buckets;			\
+	     bucket < (region)->buckets + (1 << UMEM_HASH_BITS); bucket++)
+
+int umem_requests_create(struct umem_region *region)
+{
+	struct umem_bucket *bucket;
+
+	spin_lock_init(&region->queue_lock);
+	INIT_LIST_HEAD(&region->queue);
+	INIT_LIST_HEAD(&region->discards);
+	init_waitqueue_head(&region->readers);
+	region->buckets = kcalloc(1 << UMEM_HASH_BITS, sizeof(*region->buckets),
+				  GFP_KERNEL_ACCOUNT);
+	if (!region->buckets)
+		return -ENOMEM;
+	umem_for_each_bucket(region, bucket) {
+		spin_lock_init(&bucket->lock);
+		INIT_HLIST_HEAD(&bucket->requests);
+	}
+	return 0;
+}
+
+static struct umem_request *umem_request_alloc(pgoff_t index, gfp_t gfp)
+{
+	struct umem_request *req = kmem_cache_alloc(umem_request_cache, gfp);
+
+	if (!req)
+		return NULL;
+	INIT_LIST_HEAD(&req->link);
+	refcount_set(&req->refs, 1);
+	req->index = index;
+	req->answered = false;
+	init_waitqueue_head(&req->waiters);
+	req->pid = get_task_pid(current, PIDTYPE_PID);
+	req->time = ktime_get_ns();
+	return req;
+}
+
+static void umem_request_put(struct umem_request *req)
+{
+	if (req && refcount_dec_and_test(&req->refs)) {
+		put_pid(req->pid);
+		kmem_cache_free(umem_request_cache, req);
+	}
+}
+
+/* The region is gone and so is everybody who waited. */
+void umem_requests_destroy(struct umem_region *region)
+{
+	struct umem_bucket *bucket;
+	struct umem_request *req;
+	struct hlist_node *next;
+
+	if (!region->buckets)
+		return;
+	umem_discards_drop(region);
+	umem_for_each_bucket(region, bucket) {
+		hlist_for_each_entry_safe(req, next, &bucket->requests, node)
+			umem_request_put(req);
+	}
+	kfree(region->buckets);
+}
+
+static struct umem_request *umem_bucket_find(struct umem_bucket *bucket, pgoff_t index)
+{
+	struct umem_request *req;
+
+	lockdep_assert_held(&bucket->lock);
+	hlist_for_each_entry(req, &bucket->requests, node)
+		if (req->index == index)
+			return req;
+	return NULL;
+}
+
+static void umem_request_queue(struct umem_region *region, struct umem_request *req)
+{
+	spin_lock(&region->queue_lock);
+	list_add_tail(&req->link, &region->queue);
+	spin_unlock(&region->queue_lock);
+	wake_up_interruptible(&region->readers);
+}
+
+/*
+ * The request of a missing page, made and queued if there is none, with a
+ * reference. NULL if the page is no longer missing, -ENOMEM if out of memory.
+ */
+static struct umem_request *umem_request_get(struct umem_region *region, pgoff_t index,
+					     gfp_t gfp)
+{
+	struct umem_bucket *bucket = umem_bucket_of(region, index);
+	struct umem_request *spare, *req;
+
+	spare = umem_request_alloc(index, gfp);
+	if (!spare)
+		return ERR_PTR(-ENOMEM);
+
+	spin_lock(&bucket->lock);
+	req = umem_bucket_find(bucket, index);
+	if (!req) {
+		hlist_add_head(&spare->node, &bucket->requests);
+		atomic_inc(&region->nr_requests);
+		/*
+		 * Either this sees the page present, or who makes it present
+		 * sees the request: pairs with umem_requests_answer().
+		 */
+		smp_mb__after_atomic();
+		if (umem_page_fillable(region, index)) {
+			req = spare;
+			spare = NULL;
+			umem_count(region, UMEM_REQUESTS, 1);
+			umem_request_queue(region, req);
+		} else {
+			hlist_del(&spare->node);
+			atomic_dec(&region->nr_requests);
+		}
+	}
+	if (req)
+		refcount_inc(&req->refs);
+	spin_unlock(&bucket->lock);
+	umem_request_put(spare);
+	return req;
+}
+
+/**
+ * umem_requests_answer - wake who waits for a page
+ * @region: the region
+ * @index: a page that is no longer missing, or poisoned now
+ */
+void umem_requests_answer(struct umem_region *region, pgoff_t index)
+{
+	struct umem_bucket *bucket = umem_bucket_of(region, index);
+	struct umem_request *req;
+
+	/* Pairs with smp_mb__after_atomic() in umem_request_get(). */
+	smp_mb();
+	if (!atomic_read(&region->nr_requests))
+		return;
+
+	spin_lock(&bucket->lock);
+	req = umem_bucket_find(bucket, index);
+	if (req) {
+		hlist_del(&req->node);
+		atomic_dec(&region->nr_requests);
+		spin_lock(&region->queue_lock);
+		list_del_init(&req->link);
+		spin_unlock(&region->queue_lock);
+		WRITE_ONCE(req->answered, true);
+		wake_up_all(&req->waiters);
+	}
+	spin_unlock(&bucket->lock);
+	umem_request_put(req);
+}
+
+/* Queue every request once more, for a new pager. */
+void umem_requests_renew(struct umem_region *region)
+{
+	struct umem_bucket *bucket;
+	struct umem_request *req;
+
+	umem_for_each_bucket(region, bucket) {
+		spin_lock(&bucket->lock);
+		spin_lock(&region->queue_lock);
+		hlist_for_each_entry(req, &bucket->requests, node)
+			if (list_empty(&req->link))
+				list_add_tail(&req->link, &region->queue);
+		spin_unlock(&region->queue_lock);
+		spin_unlock(&bucket->lock);
+	}
+}
+
+/* Make everybody who waits look again. */
+void umem_requests_wake_all(struct umem_region *region)
+{
+	struct umem_bucket *bucket;
+	struct umem_request *req;
+
+	umem_for_each_bucket(region, bucket) {
+		spin_lock(&bucket->lock);
+		hlist_for_each_entry(req, &bucket->requests, node)
+			wake_up_all(&req->waiters);
+		spin_unlock(&bucket->lock);
+	}
+}
+
+/* Set a bit for each page of the range that has a request. */
+void umem_requests_to_bitmap(struct umem_region *region, struct umem_span span,
+			     unsigned long *bits)
+{
+	struct umem_bucket *bucket;
+	struct umem_request *req;
+
+	umem_for_each_bucket(region, bucket) {
+		spin_lock(&bucket->lock);
+		hlist_for_each_entry(req, &bucket->requests, node)
+			if (req->index >= span.start && req->index < span.end)
+				__set_bit(req->index - span.start, bits);
+		spin_unlock(&bucket->lock);
+	}
+}
+
+/* Without a pager, is it the rule not to wait? */
+static bool umem_region_refuses(struct umem_region *region)
+{
+	return READ_ONCE(region->sigbus) && !READ_ONCE(region->pager);
+}
+
+static unsigned int umem_wait_state(unsigned int flags)
+{
+	/*
+	 * A fault in kernel mode is retried whatever signal is pending, so the
+	 * second time round only a fatal one may end the wait: it would spin.
+	 */
+	if ((flags & FAULT_FLAG_INTERRUPTIBLE) &&
+	    ((flags & FAULT_FLAG_USER) || !(flags & FAULT_FLAG_TRIED)))
+		return TASK_INTERRUPTIBLE;
+	return TASK_KILLABLE;
+}
+
+static void umem_request_wait(struct umem_region *region, struct umem_request *req,
+			      unsigned int state)
+{
+	DEFINE_WAIT(wait);
+
+	atomic_inc(&region->nr_waiters);
+	for (;;) {
+		prepare_to_wait(&req->waiters, &wait, state);
+		if (READ_ONCE(req->answered) || umem_region_refuses(region) ||
+		    signal_pending_state(state, current))
+			break;
+		schedule();
+	}
+	finish_wait(&req->waiters, &wait);
+	atomic_dec(&region->nr_waiters);
+}
+
+/**
+ * umem_request_page - ask for a missing page and wait for it
+ * @vmf: the fault that found it missing
+ * @region: the region
+ *
+ * Waits with no lock held where the caller allows that, does not wait
+ * otherwise. Return: what a fault handler returns; VM_FAULT_RETRY if the lock
+ * was released.
+ */
+vm_fault_t umem_request_page(struct vm_fault *vmf, struct umem_region *region)
+{
+	bool nowait = vmf->flags & FAULT_FLAG_RETRY_NOWAIT;
+	struct umem_request *req;
+	struct file *file;
+
+	if (umem_page_poisoned(region, vmf->pgoff))
+		return VM_FAULT_HWPOISON;
+	if (!(vmf->flags & FAULT_FLAG_ALLOW_RETRY))
+		return VM_FAULT_SIGBUS;
+	/* A dying thread has nobody left to kill it out of a wait. */
+	if (current->flags & (PF_EXITING | PF_DUMPCORE))
+		return VM_FAULT_SIGBUS;
+	if (umem_region_refuses(region))
+		return VM_FAULT_SIGBUS;
+
+	umem_count(region, UMEM_FAULTS, 1);
+	req = umem_request_get(region, vmf->pgoff, nowait ? GFP_NOWAIT : GFP_KERNEL);
+	if (!req)
+		return VM_FAULT_NOPAGE;
+	if (nowait) {
+		/* Without memory for a request it is asked for when waited for. */
+		if (!IS_ERR(req))
+			umem_request_put(req);
+		return VM_FAULT_RETRY;
+	}
+	if (IS_ERR(req))
+		return VM_FAULT_OOM;
+
+	/*
+	 * The file keeps the region, and the module until this thread is back
+	 * in user mode, since fput() releases a file no earlier.
+	 */
+	file = get_file(vmf->vma->vm_file);
+	release_fault_lock(vmf);
+	umem_request_wait(region, req, umem_wait_state(vmf->flags));
+	umem_request_put(req);
+	fput(file);
+	return VM_FAULT_RETRY;
+}
+
+struct umem_discard *umem_discard_alloc(void)
+{
+	return kzalloc(sizeof(struct umem_discard), GFP_KERNEL_ACCOUNT);
+}
+
+void umem_discard_free(struct umem_discard *discard)
+{
+	kfree(discard);
+}
+
+/* Tell the pager; if there is none, the next one reads the bitmap. */
+void umem_discard_queue(struct umem_region *region, struct umem_discard *discard,
+			struct umem_span span)
+{
+	discard->span = span;
+	discard->time = ktime_get_ns();
+	spin_lock(&region->queue_lock);
+	if (region->pager) {
+		list_add_tail(&discard->link, &region->discards);
+		discard = NULL;
+	}
+	spin_unlock(&region->queue_lock);
+	umem_discard_free(discard);
+	wake_up_interruptible(&region->readers);
+}
+
+void umem_discards_drop(struct umem_region *region)
+{
+	struct umem_discard *discard, *next;
+	LIST_HEAD(list);
+
+	spin_lock(&region->queue_lock);
+	list_splice_init(&region->discards, &list);
+	spin_unlock(&region->queue_lock);
+	list_for_each_entry_safe(discard, next, &list, link)
+		umem_discard_free(discard);
+}
+
+bool umem_events_pending(struct umem_region *region)
+{
+	bool pending;
+
+	spin_lock(&region->queue_lock);
+	pending = !list_empty(&region->queue) || !list_empty(&region->discards);
+	spin_unlock(&region->queue_lock);
+	return pending;
+}
+
+static bool umem_event_to_user(const struct umem_event *event, struct iov_iter *to)
+{
+	size_t copied = copy_to_iter(event, sizeof(*event), to);
+
+	if (copied == sizeof(*event))
+		return true;
+	/* All or nothing: half a record would be lost to the reader. */
+	iov_iter_revert(to, copied);
+	return false;
+}
+
+/* 1 if a discard was read, 0 if there was none, -EFAULT. */
+static int umem_discard_read(struct umem_region *region, struct iov_iter *to)
+{
+	struct umem_discard *discard;
+	struct umem_event event;
+
+	spin_lock(&region->queue_lock);
+	discard = list_first_entry_or_null(&region->discards, struct umem_discard, link);
+	if (discard)
+		list_del(&discard->link);
+	spin_unlock(&region->queue_lock);
+	if (!discard)
+		return 0;
+
+	event = (struct umem_event) {
+		.type = UMEM_EVENT_DISCARD,
+		.offset = (u64)discard->span.start << PAGE_SHIFT,
+		.length = (u64)(discard->span.end - discard->span.start) << PAGE_SHIFT,
+		.time_ns = discard->time,
+	};
+	if (umem_event_to_user(&event, to)) {
+		umem_discard_free(discard);
+		return 1;
+	}
+	spin_lock(&region->queue_lock);
+	list_add(&discard->link, &region->discards);
+	spin_unlock(&region->queue_lock);
+	return -EFAULT;
+}
+
+/* Put back a request that was taken off the queue and not delivered. */
+static void umem_request_unread(struct umem_region *region, struct umem_request *req)
+{
+	struct umem_bucket *bucket = umem_bucket_of(region, req->index);
+
+	spin_lock(&bucket->lock);
+	if (!req->answered) {
+		spin_lock(&region->queue_lock);
+		if (list_empty(&req->link))
+			list_add(&req->link, &region->queue);
+		spin_unlock(&region->queue_lock);
+	}
+	spin_unlock(&bucket->lock);
+}
+
+/* 1 if a request was read, 0 if there was none, -EFAULT. */
+static int umem_request_read(struct umem_region *region, struct iov_iter *to)
+{
+	struct umem_request *req;
+	struct umem_event event;
+	int ret = 1;
+
+	spin_lock(&region->queue_lock);
+	req = list_first_entry_or_null(&region->queue, struct umem_request, link);
+	if (req) {
+		list_del_init(&req->link);
+		refcount_inc(&req->refs);
+	}
+	spin_unlock(&region->queue_lock);
+	if (!req)
+		return 0;
+
+	event = (struct umem_event) {
+		.type = UMEM_EVENT_REQUEST,
+		.tid = pid_vnr(req->pid),
+		.offset = (u64)req->index << PAGE_SHIFT,
+		.length = UMEM_PAGE_SIZE,
+		.time_ns = req->time,
+	};
+	if (umem_event_to_user(&event, to)) {
+		umem_count(region, UMEM_DELIVERED, 1);
+	} else {
+		umem_request_unread(region, req);
+		ret = -EFAULT;
+	}
+	umem_request_put(req);
+	return ret;
+}
+
+/**
+ * umem_events_read - deliver what is pending, discards first
+ * @region: the region
+ * @to: where to
+ *
+ * Return: bytes, 0 if nothing was pending, -EFAULT if not even one record could
+ * be written; what could not be is still pending.
+ */
+ssize_t umem_events_read(struct umem_region *region, struct iov_iter *to)
+{
+	ssize_t done = 0;
+	int ret;
+
+	while (iov_iter_count(to) >= sizeof(struct umem_event)) {
+		ret = umem_discard_read(region, to);
+		if (!ret)
+			ret = umem_request_read(region, to);
+		if (ret < 0)
+			return done ?: ret;
+		if (!ret)
+			break;
+		done += sizeof(struct umem_event);
+	}
+	return done;
+}

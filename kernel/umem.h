@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef _UMEM_H
+#define _UMEM_H
+
+#include <linux/atomic.h>
+#include <linux/bitops.h>
+#include <linux/list.h>
+#include <linux/mm_types.h>
+#include <linux/mutex.h>
+#include <linux/refcount.h>
+#include <linux/rwsem.h>
+#include <linux/spinlock.h>
+#include <linux/uidgid.h>
+#include <linux/wait.h>
+#include <linux/umem.h>
+
+struct iov_iter;
+struct mem_cgroup;
+struct umem_pager;
+
+#define UMEM_HASH_BITS	6
+
+enum umem_counter {
+	UMEM_FAULTS,
+	UMEM_REQUESTS,
+	UMEM_DELIVERED,
+	UMEM_PUBLISHED,
+	UMEM_COPIED,
+	UMEM_ZEROED,
+	UMEM_DISCARDED,
+	UMEM_POISONED,
+	UMEM_DUPLICATES,
+	UMEM_PAGERS_LOST,
+	UMEM_NR_COUNTERS
+};
+
+/* The requests of the pages that hash here */
+struct umem_bucket {
+	spinlock_t lock;
+	struct hlist_head requests;
+};
+
+/**
+ * struct umem_region - one block of memory
+ * @refs: one for each open file, each pager, each /dev/umem file bound to it
+ * @file: the shmem file, with shmem's own operations; never given to user space
+ * @nr_pages: length in pages
+ * @missing: a bit set for each page that guest views must not show
+ * @poisoned: those of @missing that never come; NULL until the first one
+ * @nr_missing: bits in @missing but not in @poisoned
+ * @nr_poisoned: bits in @poisoned
+ * @fill_lock: held for reading while one page is filled, for writing while the
+ *	state of a range changes
+ * @nr_requests: requests in @buckets
+ * @nr_waiters: threads asleep
+ * @buckets: requests of missing pages
+ * @queue_lock: protects @queue and @discards
+ * @queue: requests to be delivered, in the order they came
+ * @discards: discards to be delivered
+ * @readers: the pager waits here for @queue and @discards
+ * @pager_lock: serialises attach and detach
+ * @pager: the pager that is attached, or NULL
+ * @sigbus: touching a missing page without a pager raises SIGBUS
+ * @memcg: pays for the pages
+ * @uid: the creator
+ * @id: for UMEM_OPEN
+ * @counters: by enum umem_counter
+ * @name: for people
+ *
+ * Lock order: mmap_lock, @pager_lock, @fill_lock, inode lock, folio lock,
+ * i_mmap_rwsem, bucket lock, @queue_lock.
+ *
+ * A page turns missing in this order: bit set, RCU grace period (fault-around
+ * runs under RCU), contents dropped, which takes each folio's lock (faults
+ * look at the bit again under it). It turns present in this order: contents
+ * complete, fill view unmapped, bit cleared, waiters woken.
+ */
+struct umem_region {
+	refcount_t refs;
+	struct file *file;
+	unsigned long nr_pages;
+	unsigned long *missing;
+	unsigned long *poisoned;
+	atomic_long_t nr_missing;
+	atomic_long_t nr_poisoned;
+	struct rw_semaphore fill_lock;
+
+	atomic_t nr_requests;
+	atomic_t nr_waiters;
+	struct umem_bucket *buckets;
+	spinlock_t queue_lock;
+	struct list_head queue;
+	struct list_head discards;
+	wait_queue_head_t readers;
+
+	struct mutex pager_lock;
+	struct umem_pager *pager;
+	bool sigbus;
+
+	struct mem_cgroup *memcg;
+	kuid_t uid;
+	u32 id;
+	atomic64_t counters[UMEM_NR_COUNTERS];
+	char name[UMEM_NAME_MAX];
+};
+
+/**
+ * struct umem_pager - what a pager fd holds
+ * @region: the region, with a reference
+ */
+struct umem_pager {
+	struct umem_region *region;
+};
+
+/* A range of pages */
+struct umem_span {
+	pgoff_t start;
+	pgoff_t end;	/* first page after it */
+};
+
+static inline bool umem_page_missing(const struct umem_region *region, pgoff_t index)
+{
+	/* Pairs with the ordered test_and_clear_bit() of umem_page_set_present(). */
+	return test_bit_acquire(index, region->missing);
+}
+
+static inline bool umem_page_poisoned(const struct umem_region *region, pgoff_t index)
+{
+	/* Pairs with smp_store_release() in umem_region_alloc_poisoned(). */
+	const unsigned long *poisoned = smp_load_acquire(&region->poisoned);
+
+	return poisoned && test_bit(index, poisoned);
+}
+
+/* The pager may still fill this page. */
+static inline bool umem_page_fillable(const struct umem_region *region, pgoff_t index)
+{
+	return umem_page_missing(region, index) && !umem_page_poisoned(region, index);
+}
+
+static inline void umem_count(struct umem_region *region, enum umem_counter which, s64 n)
+{
+	atomic64_add(n, &region->counters[which]);
+}
+
+/* region.c */
+extern const struct file_operations umem_region_fops;
+int umem_region_init(void);
+void umem_region_exit(void);
+struct umem_region *umem_region_create(u64 length, const char *name);
+struct umem_region *umem_region_get_by_id(u32 id);
+void umem_region_get(struct umem_region *region);
+void umem_region_put(struct umem_region *region);
+struct file *umem_region_open_file(struct umem_region *region, int flags);
+void umem_region_fill_info(struct umem_region *region, struct umem_info *info);
+int umem_region_span(const struct umem_region *region, u64 offset, u64 length,
+		     struct umem_span *span);
+struct folio *umem_region_lock_folio(struct umem_region *region, pgoff_t index);
+bool umem_region_has_folio(struct umem_region *region, pgoff_t index);
+int umem_region_charge(struct umem_region *region, pgoff_t index);
+int umem_region_alloc_poisoned(struct umem_region *region);
+void umem_region_unmap(struct umem_region *region, struct umem_span span);
+int umem_region_mark_missing(struct umem_region *region, struct umem_span span,
+			     u64 *changed);
+bool umem_page_set_present(struct umem_region *region, pgoff_t index);
+
+/* view.c */
+int umem_guest_mmap(struct umem_region *region, struct vm_area_struct *vma);
+int umem_fill_mmap(struct file *pager_file, struct vm_area_struct *vma);
+
+/* request.c */
+int umem_request_init(void);
+void umem_request_exit(void);
+int umem_requests_create(struct umem_region *region);
+void umem_requests_destroy(struct umem_region *region);
+vm_fault_t umem_request_page(struct vm_fault *vmf, struct umem_region *region);
+void umem_requests_answer(struct umem_region *region, pgoff_t index);
+void umem_requests_renew(struct umem_region *region);
+void umem_requests_wake_all(struct umem_region *region);
+void umem_requests_to_bitmap(struct umem_region *region, struct umem_span span,
+			     unsigned long *bits);
+struct umem_discard *umem_discard_alloc(void);
+void umem_discard_free(struct umem_discard *discard);
+void umem_discard_queue(struct umem_region *region, struct umem_discard *discard,
+			struct umem_span span);
+void umem_discards_drop(struct umem_region *region);
+bool umem_events_pending(struct umem_region *region);
+ssize_t umem_events_read(struct umem_region *region, struct iov_iter *to);
+
+/* pager.c */
+struct file *umem_pager_create(struct umem_region *region, u32 flags);
+long umem_pager_mark_missing(struct umem_pager *pager, struct umem_range *range);
+long umem_pager_publish(struct umem_pager *pager, struct umem_range *range);
+long umem_pager_zero(struct umem_pager *pager, struct umem_range *range);
+long umem_pager_poison(struct umem_pager *pager, struct umem_range *range);
+long umem_pager_copy(struct umem_pager *pager, struct umem_copy *copy);
+long umem_pager_get_bitmap(struct umem_pager *pager, struct umem_bitmap *bitmap);
+
+/* ioctl.c */
+long umem_device_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
+long umem_region_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
+long umem_pager_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
+
+#endif /* _UMEM_H */
