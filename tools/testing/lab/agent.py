@@ -36,13 +36,13 @@ def find_port():
 
 
 class Job:
-    def __init__(self, request, share):
+    def __init__(self, request, directory):
         self.stdin = None
         self.pending = b""
         self.closing = False
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, f"{share}/{request['output']}",
+            (os.POSIX_SPAWN_OPEN, 1, f"{directory}/{request['output']}",
              os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ]
@@ -85,9 +85,9 @@ class Job:
 
 
 class Agent:
-    def __init__(self, port, share):
+    def __init__(self, port, directory):
         self.port = port
-        self.share = share
+        self.directory = directory
         self.jobs = {}
 
     def send(self, message):
@@ -102,7 +102,7 @@ class Agent:
             with open("/dev/kmsg", "w") as log:
                 log.write(message["log"] + "\n")
         elif "start" in message:
-            self.jobs[message["start"]] = Job(message, self.share)
+            self.jobs[message["start"]] = Job(message, self.directory)
         else:
             self.handle_job(message)
 
@@ -162,9 +162,9 @@ class Agent:
 
 
 def main():
-    share = sys.argv[1]
+    directory = sys.argv[1]
     os.chdir(os.path.dirname(os.path.abspath(__file__)) + "/../../..")
-    Agent(find_port(), share).serve()
+    Agent(find_port(), directory).serve()
 
 
 main()

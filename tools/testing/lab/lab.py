@@ -9,9 +9,10 @@
         a.run("ping -c 3 10.77.0.2", check=True)
 
 The root of a host is this machine's own /, read-only, as it was when the host first looked at each
-file; /tmp and /run are its own. What jobs write is in host.dir, which has the same path here and in
-the host and can be read while it grows. A host that is left without an exception has its kernel log
-checked. Hosts never outlive the program that started them, whatever ends it.
+file; /tmp and /run are its own. run_dir() is writable and has the same path here and in all hosts;
+host.dir below it gets what jobs write and can be read while that grows. A host that is left without
+an exception has its kernel log checked. Hosts never outlive the program that started them, whatever
+ends it.
 """
 
 import atexit
@@ -75,7 +76,7 @@ class Result:
 
 
 def run_dir():
-    """Where this program's hosts leave their logs: build/lab/run-<time>, also named build/lab/latest."""
+    """Where this program's hosts leave their logs: build/lab/run-<time>; build/lab/latest links it."""
     global _run_dir
     if _run_dir is None:
         name = datetime.now().strftime("run-%Y%m%d-%H%M%S") + f"-{os.getpid()}"
@@ -259,13 +260,13 @@ class Host:
         for path in (self._agent_path, self.shell_path):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-        settings = {"name": self.name, "repo": REPO, "share": self.dir,
+        settings = {"name": self.name, "repo": REPO, "share": run_dir(), "output": self.dir,
                     "modules": stock.root / "lib" / "modules",
                     "kvm": int(self.kvm) or "", "writable": int(self.writable_root) or "",
                     "ip": f"{self.ip}/24" if self.ip else ""}
         for key, value in settings.items():
             if re.search(r"[\s,:]", str(value)):
-                raise LabError(f"the lab cannot work with {key} {value}: it has a blank, ',' or ':'")
+                raise LabError(f"{key} {value!r}: the lab cannot do with blanks, ',' or ':' in it")
         append = ("console=ttyS0 panic=-1 oops=panic printk.devkmsg=on "
                   + " ".join(f"lab.{key}={value}" for key, value in settings.items()))
         argv = ["qemu-system-x86_64", "-name", f"umem-lab-{self.name}", "-nodefaults",
@@ -281,7 +282,7 @@ class Host:
                 "-device", "virtconsole,chardev=shell",
                 "-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,"
                            "multidevs=remap",
-                "-virtfs", f"local,path={self.dir},mount_tag=share,security_model=none,"
+                "-virtfs", f"local,path={run_dir()},mount_tag=share,security_model=none,"
                            "multidevs=remap"]
         if self.nic:
             mac = "52:54:00:77:00:" + format(int(self.ip.split(".")[-1]), "02x")
@@ -328,7 +329,7 @@ class Host:
         try:
             self._port.sendall(json.dumps(message).encode() + b"\n")
         except OSError as error:
-            raise HostDied(f"host {self.name} has gone down ({error}), see {self.console}") from None
+            raise HostDied(f"host {self.name} has gone ({error}), see {self.console}") from None
 
     def check_alive(self):
         if self._dead:
@@ -381,7 +382,7 @@ class Host:
         self.run(f"insmod {MODULE} {parameters}", check=True)
 
     def clock_offset(self):
-        """Seconds the host's CLOCK_REALTIME is ahead of this machine's, by the quickest of 20 answers."""
+        """Seconds the host's CLOCK_REALTIME is ahead of this machine's (quickest of 20 answers)."""
         best = None
         for _ in range(20):
             number = self._number()
