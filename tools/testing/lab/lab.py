@@ -36,7 +36,6 @@ import kernel
 from kernel import BUILD, REPO, LabError
 
 HERE = REPO / "tools" / "testing" / "lab"
-MODULE = REPO / "build" / "kernel" / "umem.ko"
 BOOT_TIMEOUT = 60
 HOST_MODULES = ["virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay", "virtio_net"]
 
@@ -73,6 +72,11 @@ class KernelComplaint(LabError):
 class Result:
     rc: int
     out: str
+
+
+def module():
+    """umem.ko as make builds it for the hosts' kernel."""
+    return REPO / "build" / f"kernel-{kernel.stock().release}" / "umem.ko"
 
 
 def run_dir():
@@ -376,10 +380,10 @@ class Host:
         return result
 
     def load_module(self, parameters=""):
-        """Load umem.ko as built in build/kernel."""
-        if not MODULE.exists():
-            raise LabError(f"{MODULE} is missing: run make")
-        self.run(f"insmod {MODULE} {parameters}", check=True)
+        """Load umem.ko as make builds it."""
+        if not module().exists():
+            raise LabError(f"{module()} is missing: run make")
+        self.run(f"insmod {module()} {parameters}", check=True)
 
     def clock_offset(self):
         """Seconds the host's CLOCK_REALTIME is ahead of this machine's (quickest of 20 answers)."""

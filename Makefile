@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# umem: the module, the programs, the tests. `make help` lists what there is.
+
+VERSION := 0.1.0
+O       := $(CURDIR)/build
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+# The kernel to build for: the one that runs, or else the newest with headers.
+KVER ?= $(or $(patsubst /lib/modules/%/build,%,$(wildcard /lib/modules/$(shell uname -r)/build)),\
+	$(patsubst /lib/modules/%/build,%,$(lastword $(sort $(wildcard /lib/modules/*/build)))))
+KDIR ?= /lib/modules/$(KVER)/build
+
+# The kernel that the lab's hosts run
+LAB_KVER = $(shell apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: linux-image-//p')
+PYTHON   = /usr/bin/python3
+
+.PHONY: all help module user selftests install install-module install-user uninstall \
+	deps-build deps-lab lab-build lab demo check check-unit check-lab check-selftests \
+	check-mutants check-e2e check-install bench clean
+
+all: module user
+
+help:
+	@echo 'Build and use'
+	@echo '  make                 the module (KVER=$(KVER)) and the programs, into build/'
+	@echo '  make install         both; PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
+	@echo '  make uninstall       takes that away again'
+	@echo '  make clean           removes what was built; downloads stay in build/lab'
+	@echo 'See and try, in virtual hosts; each names and installs the packages it needs'
+	@echo '  make demo            a running guest moves between two hosts, every page checked'
+	@echo '  make lab             a shell in a host with the module loaded'
+	@echo '  make bench           umem against QEMU'\''s own post-copy, as ratios'
+	@echo 'Test'
+	@echo '  make check           all of these:'
+	@echo '  make check-unit      the parts that decide, under ASan and UBSan'
+	@echo '  make check-lab       the lab itself'
+	@echo '  make check-selftests the module'
+	@echo '  make check-e2e       migrations; TESTS="name ..." for some of them'
+	@echo '  make check-install   what README says of a real host: DKMS, modprobe, make install'
+	@echo '  make check-mutants   not part of check: breaks each promise, sees the tests fail'
+
+# The module. Kbuild writes next to its sources, so it is shown links to them.
+module:
+	@test -e $(KDIR)/Makefile || { \
+		echo "no headers of kernel $(KVER) in $(KDIR);" \
+		     "on Debian: apt-get install linux-headers-$(or $(KVER),amd64)" >&2; exit 1; }
+	@mkdir -p $(O)/kernel-$(KVER)
+	@cp -rsfT $(CURDIR)/kernel $(O)/kernel-$(KVER)/kernel
+	@cp -rsfT $(CURDIR)/uapi $(O)/kernel-$(KVER)/uapi
+	$(MAKE) -C $(KDIR) M=$(O)/kernel-$(KVER)/kernel modules
+	@cp $(O)/kernel-$(KVER)/kernel/umem.ko $(O)/kernel-$(KVER)/umem.ko
+
+user:
+	$(MAKE) -C user BUILD=$(O)/user
+
+selftests:
+	$(MAKE) -C tools/testing/selftests/umem OUTPUT=$(O)/selftests
+
+install: install-module install-user
+
+MODDIR = $(DESTDIR)/lib/modules/$(KVER)/updates
+
+install-module: module
+	install -D -m 644 $(O)/kernel-$(KVER)/umem.ko $(MODDIR)/umem.ko
+	$(if $(DESTDIR),,depmod $(KVER))
+
+install-user: user
+	$(MAKE) -C user BUILD=$(O)/user PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) install
+	install -D -m 644 tools/60-umem.rules $(DESTDIR)/usr/lib/udev/rules.d/60-umem.rules
+
+uninstall:
+	$(RM) $(MODDIR)/umem.ko $(DESTDIR)/usr/lib/udev/rules.d/60-umem.rules
+	$(MAKE) -C user PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) uninstall
+	$(if $(DESTDIR),,depmod $(KVER))
+
+# The lab
+deps-build deps-lab:
+	@tools/install-deps $@
+
+lab-build: deps-build deps-lab
+	$(MAKE) module KVER=$(LAB_KVER)
+	$(MAKE) user selftests
+
+lab: lab-build
+	tools/testing/lab/lab shell
+
+demo: lab-build
+	$(PYTHON) tools/testing/e2e/demo.py
+
+bench: lab-build
+	$(PYTHON) tools/bench/migrate.py
+
+# The tests. Each suite writes lines of TAP; the last line adds them up.
+SUITES := check-unit check-lab check-selftests check-e2e check-install
+
+check: lab-build
+	@tools/testing/run-suites $(O)/check $(SUITES)
+
+check-unit: deps-build
+	$(MAKE) -C user BUILD=$(O)/user check
+
+check-lab: lab-build
+	$(PYTHON) tools/testing/lab/selftest.py
+
+check-selftests: lab-build
+	$(PYTHON) tools/testing/selftests/run.py
+
+check-mutants: lab-build
+	$(PYTHON) tools/testing/selftests/mutants.py
+
+check-e2e: lab-build
+	$(PYTHON) tools/testing/e2e/run.py $(TESTS)
+
+check-install: lab-build
+	$(PYTHON) tools/testing/e2e/run.py install
+
+clean:
+	$(RM) -r $(O)/kernel-* $(O)/user $(O)/selftests $(O)/check $(O)/demo $(O)/guest
