@@ -100,21 +100,20 @@ def _unpack(kernel):
 
 
 def initramfs(path, kernel, init, modules=(), files=()):
-    """Write a cpio archive: init, busybox, the modules and /modules naming them in load order.
+    """Write a cpio archive: init, the modules, /modules naming them in load order, and files.
 
     files are pairs (path on this machine, path in the archive).
     """
-    if not BUSYBOX.exists():
-        raise LabError(f"{BUSYBOX} is missing: install busybox-static")
     with tempfile.TemporaryDirectory() as scratch:
         top = Path(scratch)
         for name in ("bin", "dev", "proc", "sys", "tmp", "modules.d", "newroot"):
             (top / name).mkdir()
-        for source, target in [(init, "init"), (BUSYBOX, "bin/busybox"), *files]:
-            (top / target).parent.mkdir(parents=True, exist_ok=True)
+        for source, target in [(init, "init"), *files]:
+            if not Path(source).exists():
+                hint = ": install busybox-static" if source == BUSYBOX else ""
+                raise LabError(f"{path}: {source} is missing{hint}")
             shutil.copy(source, top / target)
             (top / target).chmod(0o755)
-        (top / "bin" / "sh").symlink_to("busybox")
         order = kernel.load_order(modules)
         for module in order:
             (top / "modules.d" / _plain_name(module)).write_bytes(_plain_module(module))

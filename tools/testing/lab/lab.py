@@ -434,7 +434,8 @@ def _initramfs(stock, kvm):
     path = run_dir() / ("host-kvm.cpio" if kvm else "host.cpio")
     if not path.exists():
         modules = HOST_MODULES + (["kvm-amd"] if kvm else [])
-        kernel.initramfs(path, stock, HERE / "host-init", modules)
+        kernel.initramfs(path, stock, HERE / "host-init", modules,
+                         [(kernel.BUSYBOX, "bin/busybox")])
     return path
 
 
