@@ -1,0 +1,166 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Break each promise of the module in turn and see a test fail.
+
+A mutant is one change of the source. It must build, and the program named with it must fail; a
+mutant that passes shows that a promise has no test. usage: mutants.py [NAME...]
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "lab"))
+import lab  # noqa: E402
+
+WORK = lab.REPO / "build" / "mutants"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    file: str
+    old: str
+    new: str
+    program: str
+
+
+MUTANTS = [
+    Mutant("1-fault-shows-missing", "view.c",
+           "	if (umem_page_missing(region, vmf->pgoff))\n		return umem_request_page",
+           "	if (0)\n		return umem_request_page", "presence"),
+    Mutant("1-fault-around-shows-missing", "view.c",
+           "end < region->nr_pages && umem_blocks_present(region, start, end)",
+           "end < region->nr_pages", "presence"),
+    Mutant("1-mark-keeps-mappings", "region.c",
+           "	synchronize_rcu();\n	err = umem_region_punch(region, span);",
+           "	synchronize_rcu();\n	err = 0;", "presence"),
+    Mutant("1-private-mapping", "view.c",
+           "	if (!(vma->vm_flags & VM_MAYSHARE))\n		return -EINVAL;\n	err = vfs_mmap",
+           "	err = vfs_mmap", "presence"),
+    Mutant("1-length-changes", "region.c", "F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW", "0",
+           "presence"),
+    Mutant("1-waits-where-it-cannot", "request.c",
+           "	if (!(vmf->flags & FAULT_FLAG_ALLOW_RETRY))\n		return VM_FAULT_SIGBUS;",
+           "	if (!(vmf->flags & FAULT_FLAG_ALLOW_RETRY))\n		return VM_FAULT_NOPAGE;",
+           "presence"),
+    Mutant("2-copy-overwrites", "pager.c",
+           "	if (!umem_page_fillable(region, index))\n		goto unlock;", "", "presence"),
+    Mutant("2-publish-leaves-fill-view", "pager.c",
+           "			umem_region_unmap(region, chunk);\n", "", "presence"),
+    Mutant("2-copy-leaves-fill-view", "pager.c",
+           "	if (folio_mapped(folio))\n		umem_region_unmap(region, span);\n",
+           "	(void)span;\n", "presence"),
+    Mutant("3-a-request-a-thread", "request.c",
+           "		if (req->index == index)\n			return req;",
+           "		if (req->index == index && !index)\n			return req;", "requests"),
+    Mutant("3-pending-lost-with-pager", "request.c",
+           "			if (list_empty(&req->link))\n"
+           "				list_add_tail(&req->link, &region->queue);",
+           "			;", "requests"),
+    Mutant("3-efault-loses-requests", "request.c",
+           "		umem_request_unread(region, req);\n", "", "requests"),
+    Mutant("4-not-killable", "request.c", "	return TASK_KILLABLE;",
+           "	return TASK_UNINTERRUPTIBLE;", "requests"),
+    Mutant("4-no-signal-handled", "request.c", "		return TASK_INTERRUPTIBLE;",
+           "		return TASK_KILLABLE;", "requests"),
+    Mutant("4-spins-on-a-signal", "request.c", "	return TASK_KILLABLE;",
+           "	return TASK_INTERRUPTIBLE;", "requests"),
+    Mutant("4-holds-the-mmap-lock", "request.c",
+           "	release_fault_lock(vmf);\n"
+           "	umem_request_wait(region, req, umem_wait_state(vmf->flags));\n",
+           "	umem_request_wait(region, req, umem_wait_state(vmf->flags));\n"
+           "	release_fault_lock(vmf);\n", "requests"),
+    Mutant("5-death-wakes-with-zeroes", "pager.c",
+           "	umem_requests_renew(region);\n",
+           "	umem_requests_renew(region);\n"
+           "	bitmap_zero(region->missing, region->nr_pages);\n"
+           "	umem_requests_wake_all(region);\n", "requests"),
+    Mutant("5-no-next-pager", "pager.c",
+           "	umem_region_set_pager(region, NULL);\n", "", "requests"),
+    Mutant("5-sigbus-does-not-wake", "pager.c",
+           "	if (region->sigbus)\n		umem_requests_wake_all(region);\n", "", "requests"),
+    Mutant("6-discard-stays-missing", "region.c",
+           "		changed += umem_page_set_present(region, index);\n"
+           "		umem_requests_answer(region, index);\n",
+           "		changed++;\n", "discard"),
+    Mutant("6-discard-keeps-filled", "region.c",
+           "	err = umem_region_punch(region, span);\n	if (err)\n		goto unlock;\n",
+           "	err = 0;\n", "discard"),
+    Mutant("6-pager-not-told", "region.c",
+           "		umem_discard_queue(region, discard, span);\n		discard = NULL;\n", "",
+           "discard"),
+    Mutant("6-waiter-not-woken", "region.c",
+           "		umem_requests_answer(region, index);\n", "", "discard"),
+    Mutant("7-unloads-under-a-region", "region.c",
+           "	.owner		= THIS_MODULE,\n	.open		= umem_region_open,",
+           "	.open		= umem_region_open,", "lifetime"),
+    Mutant("7-waiter-does-not-pin", "request.c",
+           "	file = get_file(vmf->vma->vm_file);\n", "	file = NULL;\n", "lifetime"),
+    Mutant("7-toucher-pays", "region.c", "	old_memcg = set_active_memcg(region->memcg);\n"
+           "	for (;;) {", "	old_memcg = set_active_memcg(NULL);\n	for (;;) {", "lifetime"),
+    Mutant("7-no-limit", "region.c", "		err = -ENOSPC;", "		err = 0;", "lifetime"),
+    Mutant("errno-unknown-flag", "ioctl.c",
+           "	if (call.arg.head.flags & ~op->flags)\n		return -EOPNOTSUPP;\n", "", "bad_input"),
+    Mutant("errno-past-the-end", "region.c",
+           "	if (end >> PAGE_SHIFT > region->nr_pages)\n		return -EINVAL;\n",
+           "	if (end >> PAGE_SHIFT > region->nr_pages + 1)\n		return -EINVAL;\n",
+           "bad_input"),
+]
+
+
+def build(mutant):
+    """The mutant's umem.ko, in a folder of its own."""
+    work = WORK / mutant.name
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(lab.REPO / "kernel", work / "kernel")
+    shutil.copytree(lab.REPO / "uapi", work / "uapi")
+    source = work / "kernel" / mutant.file
+    text = source.read_text()
+    if text.count(mutant.old) != 1:
+        raise lab.LabError(f"{mutant.name}: its text stands {text.count(mutant.old)} times in "
+                           f"{mutant.file}, not once")
+    source.write_text(text.replace(mutant.old, mutant.new))
+    headers = f"/lib/modules/{lab.kernel.stock().release}/build"
+    made = subprocess.run(["make", "-C", headers, f"M={work / 'kernel'}", "modules",
+                           "KCFLAGS=-Wno-error -Wno-unused"],
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if made.returncode:
+        raise lab.LabError(f"{mutant.name} does not build: {made.stdout[-2000:]}")
+    return work / "kernel" / "umem.ko"
+
+
+def is_caught(mutant, module):
+    """What caught it, or None. A mutant may well take the host down."""
+    program = lab.REPO / "build" / "selftests" / mutant.program
+    try:
+        with lab.Host("mutant", smp=2, kvm=False) as host:
+            host.run(f"insmod {module}", check=True)
+            job = host.start(str(program))
+            while job.poll() is None and "\nnot ok " not in job.output():
+                time.sleep(0.1)
+            failed = re.search(r"^not ok \d+ (.*)", job.output(), re.M)
+            return failed[1] if failed else "the program failed" if job.poll() else None
+    except (lab.HostDied, lab.JobTimeout, lab.KernelComplaint) as error:
+        return f"the host: {str(error).splitlines()[0][:100]}"
+
+
+def main():
+    wanted = [m for m in MUTANTS if not sys.argv[1:] or m.name in sys.argv[1:]]
+    survivors = 0
+    print(f"1..{len(wanted)}")
+    for number, mutant in enumerate(wanted, 1):
+        caught = is_caught(mutant, build(mutant))
+        survivors += not caught
+        print(f"{'ok' if caught else 'not ok'} {number} {mutant.name} is caught by "
+              f"{caught or 'nothing in ' + mutant.program}", flush=True)
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

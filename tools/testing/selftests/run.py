@@ -1,0 +1,52 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run the module's selftests in a host, with two processors, and print their TAP."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "lab"))
+import lab  # noqa: E402
+
+BINARIES = lab.REPO / "build" / "selftests"
+PROGRAMS = ["presence", "requests", "discard", "lifetime", "bad_input", "race"]
+TIMEOUT = 300
+
+
+def run_program(host, program):
+    """Print its TAP; whether all its tests passed and the kernel had nothing to say."""
+    print(f"# {program}", flush=True)
+    result = host.run(f"{BINARIES / program}", timeout=TIMEOUT)
+    print(result.out, end="", flush=True)
+    planned = result.out.count("\nok ") + result.out.count("\nnot ok ")
+    if f"1..{planned}\n" not in result.out:
+        print(f"not ok {planned + 1} {program} ended early, with {result.rc}")
+        return False
+    try:
+        host.check_kernel_log()
+    except lab.KernelComplaint as error:
+        print(f"# {error}\nnot ok {planned + 1} {program} leaves the kernel log clean")
+        return False
+    print(f"ok {planned + 1} {program} leaves the kernel log clean")
+    return result.rc == 0
+
+
+def unload(host):
+    """With all regions gone the module goes, too, leaving no object in its cache."""
+    result = host.run("for i in $(seq 50); do rmmod umem 2>/dev/null && exit 0; sleep .1; done;"
+                      " rmmod umem")
+    print(f"{'not ' if result.rc else ''}ok 1 module unloads after the tests")
+    return result.rc == 0
+
+
+def main():
+    with lab.Host("selftests", smp=2, kvm=False) as host:
+        host.load_module()
+        good = [run_program(host, program) for program in sys.argv[1:] or PROGRAMS]
+        good.append(unload(host))
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
