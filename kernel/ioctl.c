@@ -209,6 +209,8 @@ static long umem_ioctl(struct file *target, void *object, const struct umem_ioct
 		return -EFAULT;
 	if (size < op->min_size)
 		return -EINVAL;
+	if (size > PAGE_SIZE)
+		return -E2BIG;
 	err = copy_struct_from_user(&call.arg, op->size, uarg, size);
 	if (err)
 		return err;

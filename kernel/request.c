@@ -147,6 +147,38 @@ static void umem_request_queue(struct umem_region *region, struct umem_request *
 }
 
 /*
+ * Add a request to its bucket and to the queue, unless the page has another or
+ * is no longer missing. Return the page's request if it has one now.
+ */
+static struct umem_request *umem_request_add(struct umem_region *region,
+					     struct umem_bucket *bucket, struct umem_request *req)
+{
+	struct umem_request *old;
+
+	lockdep_assert_held(&bucket->lock);
+	old = umem_bucket_find(bucket, req->index);
+	if (old)
+		return old;
+
+	hlist_add_head(&req->node, &bucket->requests);
+	atomic_inc(&region->nr_requests);
+	/*
+	 * Either this sees the page present, or who makes it present sees the
+	 * request: pairs with umem_requests_answer().
+	 */
+	smp_mb__after_atomic();
+	if (!umem_page_fillable(region, req->index)) {
+		hlist_del(&req->node);
+		atomic_dec(&region->nr_requests);
+		return NULL;
+	}
+	refcount_inc(&req->refs);
+	umem_count(region, UMEM_REQUESTS, 1);
+	umem_request_queue(region, req);
+	return req;
+}
+
+/*
  * The request of a missing page, made and queued if there is none, with a
  * reference. NULL if the page is no longer missing, -ENOMEM if out of memory.
  */
@@ -154,36 +186,22 @@ static struct umem_request *umem_request_get(struct umem_region *region, pgoff_t
 					     gfp_t gfp)
 {
 	struct umem_bucket *bucket = umem_bucket_of(region, index);
-	struct umem_request *spare, *req;
-
-	spare = umem_request_alloc(index, gfp);
-	if (!spare)
-		return ERR_PTR(-ENOMEM);
+	struct umem_request *fresh = NULL, *req;
 
 	spin_lock(&bucket->lock);
 	req = umem_bucket_find(bucket, index);
 	if (!req) {
-		hlist_add_head(&spare->node, &bucket->requests);
-		atomic_inc(&region->nr_requests);
-		/*
-		 * Either this sees the page present, or who makes it present
-		 * sees the request: pairs with umem_requests_answer().
-		 */
-		smp_mb__after_atomic();
-		if (umem_page_fillable(region, index)) {
-			req = spare;
-			spare = NULL;
-			umem_count(region, UMEM_REQUESTS, 1);
-			umem_request_queue(region, req);
-		} else {
-			hlist_del(&spare->node);
-			atomic_dec(&region->nr_requests);
-		}
+		spin_unlock(&bucket->lock);
+		fresh = umem_request_alloc(index, gfp);
+		if (!fresh)
+			return ERR_PTR(-ENOMEM);
+		spin_lock(&bucket->lock);
+		req = umem_request_add(region, bucket, fresh);
 	}
 	if (req)
 		refcount_inc(&req->refs);
 	spin_unlock(&bucket->lock);
-	umem_request_put(spare);
+	umem_request_put(fresh);
 	return req;
 }
 

@@ -27,13 +27,16 @@
  * EFAULT      an address given by the caller cannot be read or written
  * EINVAL      size too short, reserved field not zero, range unaligned,
  *             empty or not inside the region, name not terminated
- * E2BIG       the structure is longer than known and its rest is not zero
+ * E2BIG       the structure is longer than known and its rest is not zero, or it
+ *             is longer than a page
  * EOPNOTSUPP  unknown flag or value of an enumeration
  * EOVERFLOW   offset plus length overflows
  * ENOSPC      a limit of the module is reached (max_regions, max_mib)
  * ENOENT      no region has this id
  * EPERM       the region belongs to another user
- * EBUSY       the region has a pager; the descriptor has a region
+ * EBUSY       the region has a pager
+ * EBADF       a pager attaches through a descriptor that is not open for writing
+ * EMFILE      the process has no file descriptor left
  * ENXIO       this descriptor has no region yet
  * ENOMEM      out of memory
  * EINTR       a fatal signal came; the fields for output tell what was done

@@ -133,7 +133,7 @@ static void longer_size_with_something_in_it(void)
 		good(test);
 		arg.size = 0x7fffffff;
 		CHECK_EQ(ioctl(fds[test->target], test->cmd, &arg), -1);
-		CHECK(errno == E2BIG || errno == EFAULT, "%s", strerror(errno));
+		CHECK_EQ(errno, E2BIG);
 		expect_unchanged(test->name);
 	}
 }
