@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "umem-qemu/child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "umem-qemu/text.h"
+
+static int prepare(const struct child_setup *setup)
+{
+	sigset_t none;
+	int null;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	if (setup->own_session)
+		setsid();
+	if (setup->no_input) {
+		null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		if (null < 0 || dup2(null, STDIN_FILENO) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < setup->nr_fds; i++) {
+		if (fcntl(setup->fds[i], F_SETFD, 0))
+			return -1;
+	}
+	return 0;
+}
+
+/* Runs in the new process; what goes wrong is told through @report. */
+static void __attribute__((noreturn)) become(const struct child_setup *setup, int report)
+{
+	int err;
+
+	if (!prepare(setup))
+		execv(setup->path, setup->argv);
+	err = errno;
+	if (write(report, &err, sizeof(err)) < 0)
+		_exit(126);
+	_exit(127);
+}
+
+pid_t child_start(const struct child_setup *setup)
+{
+	int report[2], err = 0;
+	ssize_t n;
+	pid_t pid;
+
+	if (pipe2(report, O_CLOEXEC))
+		return -errno;
+	pid = fork();
+	if (pid < 0) {
+		err = errno;
+		close(report[0]);
+		close(report[1]);
+		return -err;
+	}
+	if (!pid)
+		become(setup, report[1]);
+
+	close(report[1]);
+	do {
+		n = read(report[0], &err, sizeof(err));
+	} while (n < 0 && errno == EINTR);
+	close(report[0]);
+	if (n <= 0)
+		return pid;
+	waitpid(pid, NULL, 0);
+	return -err;
+}
+
+char *child_ended(int status)
+{
+	if (WIFEXITED(status))
+		return text_format("exited with status %d", WEXITSTATUS(status));
+	return text_format("was killed by signal %d (%s)", WTERMSIG(status),
+			   strsignal(WTERMSIG(status)));
+}
+
+int child_exit_status(int status)
+{
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static bool is_program(const char *path)
+{
+	struct stat st;
+
+	return !stat(path, &st) && S_ISREG(st.st_mode) && !access(path, X_OK);
+}
+
+char *child_find(const char *name)
+{
+	const char *path = getenv("PATH");
+	char *folders, *folder, *rest, *found = NULL;
+
+	if (strchr(name, '/'))
+		return is_program(name) ? text_copy(name) : NULL;
+	folders = text_copy(path ? path : "/usr/local/bin:/usr/bin:/bin");
+	rest = folders;
+	while (!found && (folder = strsep(&rest, ":"))) {
+		found = text_format("%s/%s", *folder ? folder : ".", name);
+		if (!is_program(found)) {
+			free(found);
+			found = NULL;
+		}
+	}
+	free(folders);
+	return found;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Programs that umem-qemu starts. */
+#ifndef UMEM_QEMU_CHILD_H
+#define UMEM_QEMU_CHILD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+/**
+ * struct child_setup - how a program is started
+ * @path: the file to execute
+ * @argv: NULL-terminated
+ * @fds: descriptors it inherits besides 0, 1 and 2
+ * @nr_fds: how many
+ * @no_input: its standard input is /dev/null
+ * @own_session: it gets no signals from our terminal
+ */
+struct child_setup {
+	const char *path;
+	char **argv;
+	const int *fds;
+	size_t nr_fds;
+	bool no_input;
+	bool own_session;
+};
+
+/**
+ * child_start - start a program
+ *
+ * Return: its pid, or a negative errno, that of execv() included.
+ */
+pid_t child_start(const struct child_setup *setup);
+
+/**
+ * child_ended - a waitpid() status in words: "exited with status 1", "was killed by signal 9 (Killed)"
+ *
+ * Return: the caller's string.
+ */
+char *child_ended(int status);
+
+/**
+ * child_exit_status - a waitpid() status as a shell would give it
+ */
+int child_exit_status(int status);
+
+/**
+ * child_find - a program by name: as it is with a slash in it, else from PATH
+ *
+ * Return: the path, the caller's string; NULL if there is none that can be executed.
+ */
+char *child_find(const char *name);
+
+#endif

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "umem-qemu/hmp.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/util.h"
+
+#define WORDS_MAX	16
+
+struct words {
+	char text[1024];
+	char *word[WORDS_MAX];
+	size_t nr;
+};
+
+static void fail(struct hmp_command *command, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+static void fail(struct hmp_command *command, const char *format, ...)
+{
+	va_list args;
+
+	command->kind = HMP_ERROR;
+	va_start(args, format);
+	vsnprintf(command->error, sizeof(command->error), format, args);
+	va_end(args);
+}
+
+/* Words between blanks; one in double quotes may hold blanks. False: too long, or too many. */
+static bool split(struct words *words, const char *line)
+{
+	char *c = words->text;
+
+	words->nr = 0;
+	if (strlen(line) >= sizeof(words->text))
+		return false;
+	strcpy(words->text, line);
+	for (;;) {
+		char end = ' ';
+
+		while (isspace((unsigned char)*c))
+			c++;
+		if (!*c)
+			return true;
+		if (words->nr == WORDS_MAX)
+			return false;
+		if (*c == '"')
+			end = *c++;
+		words->word[words->nr++] = c;
+		while (*c && (end == '"' ? *c != '"' : !isspace((unsigned char)*c)))
+			c++;
+		if (*c)
+			*c++ = '\0';
+	}
+}
+
+static bool has_flag(const struct words *words, const char *flag)
+{
+	for (size_t i = 1; i < words->nr && words->word[i][0] == '-'; i++) {
+		if (!strcmp(words->word[i], flag))
+			return true;
+	}
+	return false;
+}
+
+static bool parse_number(const char *text, unsigned long max, unsigned long *value)
+{
+	char *end;
+
+	errno = 0;
+	*value = strtoul(text, &end, 10);
+	return isdigit((unsigned char)*text) && !*end && !errno && *value <= max;
+}
+
+static bool take_uri(struct hmp_command *command, const char *name, const char *text)
+{
+	char error[URI_ERROR_MAX];
+	struct uri uri;
+
+	if (uri_parse(&uri, text, error, sizeof(error))) {
+		fail(command, "%s: %s", name, error);
+		return false;
+	}
+	if (uri.kind != URI_TCP) {
+		fail(command, "%s: URI is \"%s\", wanted tcp:HOST:PORT", name, text);
+		return false;
+	}
+	strcpy(command->uri, text);
+	return true;
+}
+
+static bool take_prefault(struct hmp_command *command, const char *what, const char *text,
+			  uint32_t *pages)
+{
+	unsigned long value;
+
+	if (!parse_number(text, HMP_PREFAULT_MAX, &value)) {
+		fail(command, "migrate: %s is \"%s\", wanted 0 to %u pages", what, text,
+		     HMP_PREFAULT_MAX);
+		return false;
+	}
+	*pages = (uint32_t)value;
+	return true;
+}
+
+static void parse_migrate_p(struct hmp_command *command, const struct words *words)
+{
+	size_t i;
+
+	for (i = 1; i < words->nr && words->word[i][0] == '-'; i++) {
+		const char *flag = words->word[i];
+
+		if (!strcmp(flag, "-d"))
+			command->detach = true;
+		else if (!strcmp(flag, "-n"))
+			command->no_push = true;
+		else if (!strcmp(flag, "-m"))
+			command->follow = true;
+		else if (strcmp(flag, "-p"))
+			return fail(command, "migrate: flag \"%s\", with -p only -d, -n and -m are possible",
+				    flag);
+	}
+	if (i == words->nr)
+		return fail(command, "migrate: there is no URI, wanted migrate -p tcp:HOST:PORT [forward [backward]]");
+	if (!take_uri(command, "migrate", words->word[i++]))
+		return;
+	if (i < words->nr &&
+	    !take_prefault(command, "forward", words->word[i++], &command->forward))
+		return;
+	if (i < words->nr &&
+	    !take_prefault(command, "backward", words->word[i++], &command->backward))
+		return;
+	if (i < words->nr)
+		return fail(command, "migrate: \"%s\" follows the last argument, wanted migrate -p tcp:HOST:PORT [forward [backward]]",
+			    words->word[i]);
+	command->kind = HMP_MIGRATE;
+}
+
+static void parse_migrate(struct hmp_command *command, const struct words *words, bool incoming)
+{
+	(void)incoming;
+	if (has_flag(words, "-p"))
+		parse_migrate_p(command, words);
+	else if (has_flag(words, "-n") || has_flag(words, "-m"))
+		fail(command, "migrate: %s was given without -p, wanted migrate -p %s tcp:HOST:PORT",
+		     has_flag(words, "-n") ? "-n" : "-m", has_flag(words, "-n") ? "-n" : "-m");
+	else
+		command->kind = HMP_GUARDED;
+}
+
+static void parse_incoming(struct hmp_command *command, const struct words *words, bool incoming)
+{
+	command->kind = HMP_GUARDED;
+	if (!incoming)
+		return;
+	if (words->nr != 2)
+		return fail(command, "migrate_incoming: %zu arguments, wanted migrate_incoming tcp:HOST:PORT",
+			    words->nr - 1);
+	if (take_uri(command, "migrate_incoming", words->word[1]))
+		command->kind = HMP_INCOMING;
+}
+
+static void parse_info(struct hmp_command *command, const struct words *words, bool incoming)
+{
+	(void)incoming;
+	if (words->nr == 2 && !strcmp(words->word[1], "migrate"))
+		command->kind = HMP_INFO_MIGRATE;
+}
+
+static void parse_cpu(struct hmp_command *command, const struct words *words, bool incoming)
+{
+	unsigned long cpu;
+
+	(void)incoming;
+	if (words->nr == 2 && parse_number(words->word[1], INT_MAX, &cpu)) {
+		command->kind = HMP_CPU;
+		command->cpu = (int)cpu;
+	}
+}
+
+static void parse_help(struct hmp_command *command, const struct words *words, bool incoming)
+{
+	(void)incoming;
+	if (words->nr == 1)
+		command->kind = HMP_HELP;
+	else if (words->nr == 2 && (!strcmp(words->word[1], "migrate") ||
+				    !strcmp(words->word[1], "migrate_cancel")))
+		command->kind = HMP_HELP_MIGRATE;
+}
+
+static const struct {
+	const char *word;
+	enum hmp_kind kind;
+	void (*parse)(struct hmp_command *command, const struct words *words, bool incoming);
+} commands[] = {
+	{ "migrate", HMP_MIGRATE, parse_migrate },
+	{ "migrate_incoming", HMP_INCOMING, parse_incoming },
+	{ "migrate_cancel", HMP_CANCEL, NULL },
+	{ "info", HMP_PASS, parse_info },
+	{ "help", HMP_PASS, parse_help },
+	{ "?", HMP_PASS, parse_help },
+	{ "cpu", HMP_PASS, parse_cpu },
+	{ "cont", HMP_CONT, NULL },
+	{ "c", HMP_CONT, NULL },
+	{ "stop", HMP_STOP, NULL },
+	{ "s", HMP_STOP, NULL },
+	{ "system_reset", HMP_GUARDED, NULL },
+	{ "system_wakeup", HMP_GUARDED, NULL },
+	{ "loadvm", HMP_GUARDED, NULL },
+	{ "savevm", HMP_GUARDED, NULL },
+	{ "migrate_continue", HMP_GUARDED, NULL },
+	{ "migrate_recover", HMP_GUARDED, NULL },
+	{ "gdbserver", HMP_GUARDED, NULL },
+};
+
+void hmp_parse(struct hmp_command *command, const char *line, bool incoming)
+{
+	struct words words;
+
+	*command = (struct hmp_command){ .kind = HMP_PASS };
+	if (!split(&words, line) && !words.nr)
+		return;		/* too long for any command of ours */
+	if (!words.nr) {
+		command->kind = HMP_EMPTY;
+		return;
+	}
+	snprintf(command->word, sizeof(command->word), "%s", words.word[0]);
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+		if (strcmp(words.word[0], commands[i].word))
+			continue;
+		command->kind = commands[i].kind;
+		if (commands[i].parse) {
+			command->kind = HMP_PASS;
+			commands[i].parse(command, &words, incoming);
+		}
+		return;
+	}
+}
+
+const char *hmp_help(void)
+{
+	return
+"migrate [-d] -p [-n] [-m] uri [forward [backward]] -- move the guest to the umem-qemu at uri\n"
+"\t\t\t now, its memory follows on demand (using -d to not wait for completion)\n"
+"\t\t\t -n to send only pages that are asked for and their prefault\n"
+"\t\t\t -m to let the background go on from where the guest last asked\n"
+"\t\t\t forward, backward: pages after and before each requested page sent with it\n"
+"migrate_cancel  -- before the hand-over: give up a migrate -p, the guest stays\n"
+"info migrate  -- the state of a migrate -p\n";
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Lines typed at the monitor: which of them are umem's, the others are QEMU's. */
+#ifndef UMEM_QEMU_HMP_H
+#define UMEM_QEMU_HMP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/uri.h"
+
+#define HMP_PREFAULT_MAX	65536u
+#define HMP_ERROR_MAX		(URI_ERROR_MAX + 128)
+
+enum hmp_kind {
+	HMP_EMPTY,
+	HMP_PASS,		/* for QEMU as it is */
+	HMP_MIGRATE,		/* migrate -p */
+	HMP_INCOMING,		/* migrate_incoming */
+	HMP_CANCEL,		/* migrate_cancel */
+	HMP_INFO_MIGRATE,
+	HMP_CONT,
+	HMP_STOP,
+	HMP_GUARDED,		/* for QEMU, unless the guest is on its way elsewhere */
+	HMP_CPU,		/* cpu N: the following commands are about that one */
+	HMP_HELP,		/* help: QEMU's and ours */
+	HMP_HELP_MIGRATE,	/* help about a command of ours */
+	HMP_ERROR,
+};
+
+/**
+ * struct hmp_command - a line, understood
+ * @word: its first word, for messages
+ * @detach: HMP_MIGRATE: -d
+ * @no_push: HMP_MIGRATE: -n
+ * @follow: HMP_MIGRATE: -m
+ * @forward: HMP_MIGRATE: pages sent after each requested one
+ * @backward: HMP_MIGRATE: pages sent before it
+ * @cpu: HMP_CPU
+ * @uri: HMP_MIGRATE, HMP_INCOMING
+ * @error: HMP_ERROR: a sentence
+ */
+struct hmp_command {
+	enum hmp_kind kind;
+	char word[32];
+	bool detach;
+	bool no_push;
+	bool follow;
+	uint32_t forward;
+	uint32_t backward;
+	int cpu;
+	char uri[URI_TEXT_MAX];
+	char error[HMP_ERROR_MAX];
+};
+
+/**
+ * hmp_parse - understand one line
+ * @incoming: this umem-qemu waits for migrate_incoming, else that is QEMU's
+ */
+void hmp_parse(struct hmp_command *command, const char *line, bool incoming);
+
+/**
+ * hmp_help - what umem adds to QEMU's help
+ */
+const char *hmp_help(void);
+
+#endif

@@ -1,0 +1,1000 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "umem-qemu/migration.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/util.h"
+#include "umem-qemu/text.h"
+
+#define STREAM_NAME		"umem-state"
+#define STREAM_BANDWIDTH	(1LL << 40)	/* bytes a second: no limit */
+#define SWITCH_TIMEOUT_MS	30000
+#define CANCEL_TIMEOUT_MS	5000
+#define UNDO_RETRY_MS		50
+#define UNDO_TRIES		100
+
+/* What device state alone needs, and what cannot go with it. */
+struct wanted_capability {
+	const char *name;
+	bool on;
+	bool needed;
+};
+
+static const struct wanted_capability source_capabilities[] = {
+	{ "x-ignore-shared", true, true },
+	{ "pause-before-switchover", true, true },
+	{ "events", true, true },
+	{ "postcopy-ram", false, false },
+	{ "postcopy-preempt", false, false },
+	{ "multifd", false, false },
+	{ "mapped-ram", false, false },
+	{ "background-snapshot", false, false },
+	{ "return-path", false, false },
+	{ "switchover-ack", false, false },
+	{ "x-colo", false, false },
+	{ "block", false, false },
+};
+
+static const struct wanted_capability destination_capabilities[] = {
+	{ "x-ignore-shared", true, true },
+	{ "events", true, true },
+	{ "late-block-activate", true, true },
+	{ "postcopy-ram", false, false },
+	{ "postcopy-preempt", false, false },
+	{ "multifd", false, false },
+	{ "mapped-ram", false, false },
+	{ "return-path", false, false },
+	{ "switchover-ack", false, false },
+	{ "x-colo", false, false },
+};
+
+static void undo_status(struct migration *m);
+
+/* ---- small things ---- */
+
+static void say(struct migration *m, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void say(struct migration *m, const char *format, ...)
+{
+	va_list args;
+	char *text;
+
+	va_start(args, format);
+	text = text_vformat(format, args);
+	va_end(args);
+	m->ops->say(m->context, text);
+	free(text);
+}
+
+static void note(struct migration *m, const char *name, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+static void note(struct migration *m, const char *name, const char *format, ...)
+{
+	va_list args;
+	char *text;
+
+	va_start(args, format);
+	text = text_vformat(format, args);
+	va_end(args);
+	m->ops->log(m->context, name, text);
+	free(text);
+}
+
+static void ask(struct migration *m, enum migration_question question, const char *command,
+		json_t *arguments)
+{
+	m->ops->ask_qemu(m->context, question, command, arguments, false);
+}
+
+static void tell(struct migration *m, json_t *command)
+{
+	m->ops->tell_umemd(m->context, command);
+}
+
+static const char *role_name(const struct migration *m)
+{
+	return m->role == MIGRATION_SOURCE ? "source" : "destination";
+}
+
+static void set_state(struct migration *m, const char *state)
+{
+	if (m->state && !strcmp(m->state, state))
+		return;
+	m->state = state;
+	note(m, "STATE", "role=%s state=%s", role_name(m), state);
+}
+
+static void set_reason(struct migration *m, const char *reason)
+{
+	free(m->reason);
+	m->reason = text_copy(reason);
+}
+
+static bool status_is(json_t *result, const char *status)
+{
+	const char *is = json_string_value(json_object_get(result, "status"));
+
+	return is && !strcmp(is, status);
+}
+
+static void stop_umemd(struct migration *m)
+{
+	m->umemd_alive = false;
+	m->ops->stop_umemd(m->context);
+}
+
+/* ---- QEMU's settings ---- */
+
+static json_t *find_capability(json_t *list, const char *name)
+{
+	json_t *entry;
+	size_t i;
+
+	json_array_foreach(list, i, entry) {
+		const char *is = json_string_value(json_object_get(entry, "capability"));
+
+		if (is && !strcmp(is, name))
+			return entry;
+	}
+	return NULL;
+}
+
+static void wanted_of_role(const struct migration *m, const struct wanted_capability **wanted,
+			   size_t *nr)
+{
+	if (m->role == MIGRATION_SOURCE) {
+		*wanted = source_capabilities;
+		*nr = ARRAY_SIZE(source_capabilities);
+	} else {
+		*wanted = destination_capabilities;
+		*nr = ARRAY_SIZE(destination_capabilities);
+	}
+}
+
+/* The first capability that this QEMU should have and has not; NULL if it has all. */
+static const char *missing_capability(const struct migration *m)
+{
+	const struct wanted_capability *wanted;
+	size_t nr;
+
+	wanted_of_role(m, &wanted, &nr);
+	for (size_t i = 0; i < nr; i++) {
+		if (wanted[i].needed && !find_capability(m->capabilities, wanted[i].name))
+			return wanted[i].name;
+	}
+	return NULL;
+}
+
+/* Only what differs is set, so that only that has to be set back. */
+static json_t *capability_changes(const struct migration *m, bool back)
+{
+	const struct wanted_capability *wanted;
+	json_t *changes = memory_or_exit(json_array());
+	size_t nr;
+
+	wanted_of_role(m, &wanted, &nr);
+	for (size_t i = 0; i < nr; i++) {
+		json_t *was = find_capability(m->capabilities, wanted[i].name);
+		bool on = json_is_true(json_object_get(was, "state"));
+
+		if (!was || on == wanted[i].on)
+			continue;
+		json_array_append_new(changes, json_pack("{s:s, s:b}",
+							 "capability", wanted[i].name,
+							 "state", back ? on : wanted[i].on));
+	}
+	return json_pack("{s:o}", "capabilities", changes);
+}
+
+static void set_capabilities(struct migration *m)
+{
+	m->capabilities_changed = true;
+	ask(m, ASK_SET_CAPABILITIES, "migrate-set-capabilities", capability_changes(m, false));
+}
+
+static void set_parameters(struct migration *m)
+{
+	m->parameters_changed = true;
+	ask(m, ASK_SET_PARAMETERS, "migrate-set-parameters",
+	    json_pack("{s:I}", "max-bandwidth", (json_int_t)STREAM_BANDWIDTH));
+}
+
+static void restore_settings(struct migration *m)
+{
+	json_t *bandwidth = json_object_get(m->parameters, "max-bandwidth");
+
+	if (m->parameters_changed && bandwidth)
+		ask(m, ASK_NOTHING, "migrate-set-parameters",
+		    json_pack("{s:O}", "max-bandwidth", bandwidth));
+	if (m->capabilities_changed)
+		ask(m, ASK_NOTHING, "migrate-set-capabilities", capability_changes(m, true));
+	m->parameters_changed = false;
+	m->capabilities_changed = false;
+}
+
+/* ---- the ends ---- */
+
+static void finish(struct migration *m, enum migration_phase phase, const char *state)
+{
+	m->ops->set_timer(m->context, 0);
+	m->phase = phase;
+	m->ended_us = m->ops->now_us(m->context);
+	set_state(m, state);
+}
+
+static void undo_done(struct migration *m)
+{
+	restore_settings(m);
+	finish(m, PHASE_IDLE, m->user_cancelled ? "cancelled" : "failed");
+	if (!m->user_cancelled)
+		note(m, "FAILED", "role=source reason=%s", m->reason);
+	say(m, "migrate: %s; the guest %s here", m->user_cancelled ? "cancelled" : m->reason,
+	    m->running ? "runs on" : "stays paused");
+	m->ops->done(m->context);
+}
+
+static void begin_undo(struct migration *m)
+{
+	m->phase = PHASE_UNDO;
+	m->undo_tries = 0;
+	m->ops->set_timer(m->context, 0);
+	if (m->umemd_alive) {
+		tell(m, json_pack("{s:s}", "cmd", "cancel"));
+		stop_umemd(m);
+	}
+	if (m->stream_given && !m->stream_over) {
+		ask(m, ASK_UNDO_CANCEL, "migrate_cancel", NULL);
+		m->ops->set_timer(m->context, CANCEL_TIMEOUT_MS);
+	} else {
+		undo_status(m);
+	}
+}
+
+static void undo_status(struct migration *m)
+{
+	m->stream_over = true;
+	m->ops->set_timer(m->context, 0);
+	ask(m, ASK_UNDO_STATUS, "query-status", NULL);
+}
+
+static void undo_status_reply(struct migration *m, json_t *result)
+{
+	if (m->running && !json_is_true(json_object_get(result, "running")))
+		ask(m, ASK_UNDO_CONT, "cont", NULL);
+	else
+		undo_done(m);
+}
+
+/* QEMU refuses while its migration thread has not quite ended. */
+static void undo_cont_reply(struct migration *m, const char *error)
+{
+	char *reason;
+
+	if (error && ++m->undo_tries < UNDO_TRIES) {
+		m->ops->set_timer(m->context, UNDO_RETRY_MS);
+		return;
+	}
+	if (error) {
+		reason = text_format("%s; QEMU does not let the guest go on: %s; type cont",
+				     m->reason, error);
+		set_reason(m, reason);
+		free(reason);
+		m->running = false;
+		m->user_cancelled = false;
+	}
+	undo_done(m);
+}
+
+static void fail_destination_before_go(struct migration *m)
+{
+	bool again = m->deferred && !m->stream_given;
+
+	if (m->umemd_alive) {
+		tell(m, json_pack("{s:s, s:s}", "cmd", "fail", "message", m->reason));
+		stop_umemd(m);
+	}
+	note(m, "FAILED", "role=destination reason=%s", m->reason);
+	if (again)
+		restore_settings(m);
+	finish(m, again ? PHASE_EXPECT : PHASE_LOST, "failed");
+	say(m, "migrate_incoming: %s", m->reason);
+	m->ops->done(m->context);
+	if (!again)
+		m->ops->give_up(m->context);
+}
+
+static void fail_after_go(struct migration *m)
+{
+	note(m, "FAILED", "role=%s reason=%s", role_name(m), m->reason);
+	finish(m, PHASE_END, "failed");
+	say(m, "migrate: %s after the hand-over; %s", m->reason,
+	    m->role == MIGRATION_SOURCE ?
+	    "the guest is at the destination and waits for the pages it misses" :
+	    "the guest waits where it touches a page that has not arrived");
+	m->ops->done(m->context);
+}
+
+static void fail(struct migration *m, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void fail(struct migration *m, const char *format, ...)
+{
+	va_list args;
+
+	if (m->phase == PHASE_UNDO || !migration_active(m))
+		return;		/* the first reason is the one that counts */
+	free(m->reason);
+	va_start(args, format);
+	m->reason = text_vformat(format, args);
+	va_end(args);
+	if (m->moved)
+		fail_after_go(m);
+	else if (m->role == MIGRATION_SOURCE)
+		begin_undo(m);
+	else
+		fail_destination_before_go(m);
+}
+
+/* ---- source ---- */
+
+static void begin(struct migration *m, enum migration_role role)
+{
+	json_decref(m->capabilities);
+	json_decref(m->parameters);
+	free(m->reason);
+	*m = (struct migration){
+		.ops = m->ops,
+		.context = m->context,
+		.regions = m->regions,
+		.nr_regions = m->nr_regions,
+		.deferred = m->deferred,
+		.paused = m->paused,
+		.role = role,
+		.started_us = m->ops->now_us(m->context),
+	};
+}
+
+static char *why_not_start(const struct migration *m)
+{
+	if (m->role == MIGRATION_SOURCE && m->moved)
+		return text_format("the guest has moved to %s and is not here any more",
+				   m->command.uri);
+	if (m->role == MIGRATION_SOURCE && migration_active(m))
+		return text_format("a migration to %s is under way (state %s), wanted none: migrate_cancel gives it up",
+				   m->command.uri, m->state);
+	if (m->role == MIGRATION_DESTINATION && !m->moved)
+		return text_copy("the guest has not arrived here yet, it cannot go on to elsewhere");
+	if (m->role == MIGRATION_DESTINATION && migration_active(m))
+		return text_format("the guest's memory is still arriving (%llu of %llu pages), wanted all of it: see info migrate",
+				   (unsigned long long)m->progress.pages_done,
+				   (unsigned long long)m->progress.pages_total);
+	if (m->role == MIGRATION_DESTINATION && m->phase == PHASE_END &&
+	    strcmp(m->state, "completed"))
+		return text_format("a part of the guest's memory never arrived here: %s", m->reason);
+	return NULL;
+}
+
+char *migration_start(struct migration *m, const struct hmp_command *command)
+{
+	char *why = why_not_start(m);
+
+	if (why)
+		return why;
+	begin(m, MIGRATION_SOURCE);
+	m->command = *command;
+	m->phase = PHASE_QUERY;
+	set_state(m, "setup");
+	ask(m, ASK_STATUS, "query-status", NULL);
+	return NULL;
+}
+
+static void status_reply(struct migration *m, json_t *result)
+{
+	if (status_is(result, "inmigrate"))
+		return fail(m, "QEMU waits for an incoming migration, there is no guest to move");
+	if (status_is(result, "postmigrate"))
+		return fail(m, "the guest was migrated elsewhere (QEMU's status is postmigrate)");
+	m->running = json_is_true(json_object_get(result, "running"));
+	ask(m, ASK_CAPABILITIES, "query-migrate-capabilities", NULL);
+}
+
+static void spawn(struct migration *m)
+{
+	char *why = m->ops->start_umemd(m->context, m->role, m->command.uri, &m->command);
+
+	if (why) {
+		fail(m, "%s", why);
+		free(why);
+		return;
+	}
+	m->umemd_alive = true;
+	m->phase = m->role == MIGRATION_SOURCE ? PHASE_ADVISE : PHASE_WAIT;
+}
+
+static void capabilities_reply(struct migration *m, json_t *result)
+{
+	const char *missing;
+
+	m->capabilities = json_incref(result);
+	missing = missing_capability(m);
+	if (missing)
+		return fail(m, "this QEMU has no migration capability %s, umem wants one that has (7.2 or later)",
+			    missing);
+	if (m->role == MIGRATION_SOURCE)
+		ask(m, ASK_PARAMETERS, "query-migrate-parameters", NULL);
+	else
+		set_capabilities(m);
+}
+
+static bool is_region(const struct migration *m, const char *name)
+{
+	for (size_t i = 0; i < m->nr_regions; i++) {
+		if (!strcmp(m->regions[i], name))
+			return true;
+	}
+	return false;
+}
+
+/* Shared memory that is no region would be carried by nobody: QEMU ignores it, umemd has not got it. */
+static void memory_reply(struct migration *m, json_t *result)
+{
+	json_t *backend;
+	size_t i;
+
+	json_array_foreach(result, i, backend) {
+		const char *id = json_string_value(json_object_get(backend, "id"));
+
+		if (!json_is_true(json_object_get(backend, "share")) || (id && is_region(m, id)))
+			continue;
+		return fail(m, "memory backend \"%s\" is shared memory outside umem, wanted none: object_add it with share=off",
+			    id ? id : "(without an id)");
+	}
+	spawn(m);
+}
+
+static void give_stream(struct migration *m)
+{
+	m->ops->ask_qemu(m->context, ASK_GETFD, "getfd",
+			 json_pack("{s:s}", "fdname", STREAM_NAME), true);
+}
+
+static void start_stream(struct migration *m)
+{
+	m->stream_given = true;
+	m->phase = m->role == MIGRATION_SOURCE ? PHASE_STREAM : PHASE_LOAD;
+	if (m->role == MIGRATION_SOURCE)
+		ask(m, ASK_MIGRATE, "migrate", json_pack("{s:s}", "uri", "fd:" STREAM_NAME));
+	else
+		ask(m, ASK_INCOMING, "migrate-incoming",
+		    json_pack("{s:s}", "uri", "fd:" STREAM_NAME));
+}
+
+static void switch_over(struct migration *m)
+{
+	m->phase = PHASE_SWITCH;
+	tell(m, json_pack("{s:s}", "cmd", "stopped"));
+	ask(m, ASK_CONTINUE, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"));
+	m->ops->set_timer(m->context, SWITCH_TIMEOUT_MS);
+}
+
+static void try_go(struct migration *m)
+{
+	if (m->phase != PHASE_SWITCH || !m->device_state_done || !m->umemd_ready)
+		return;
+	m->ops->set_timer(m->context, 0);
+	m->moved = true;
+	m->phase = PHASE_AFTER;
+	tell(m, json_pack("{s:s, s:b}", "cmd", "go", "run", m->running));
+	note(m, "GO", "role=source run=%s", m->running ? "true" : "false");
+	set_state(m, "running");
+	restore_settings(m);
+}
+
+/* A STOP while the stream flows: QEMU's own, for the switchover, or somebody's? */
+static void who_stopped_reply(struct migration *m, json_t *result)
+{
+	if (m->phase != PHASE_STREAM && m->phase != PHASE_SWITCH)
+		return;
+	if (!status_is(result, "finish-migrate") && !status_is(result, "postmigrate") &&
+	    !json_is_true(json_object_get(result, "running")))
+		m->running = false;
+}
+
+static void why_reply(struct migration *m, json_t *result)
+{
+	const char *words = json_string_value(json_object_get(result, "error-desc"));
+
+	fail(m, "QEMU could not send its device state%s%s", words ? ": " : "", words ? words : "");
+}
+
+static void source_stop(struct migration *m, uint64_t time_us)
+{
+	if (m->phase == PHASE_STREAM) {
+		m->stopped_us = time_us;
+		ask(m, ASK_WHO_STOPPED, "query-status", NULL);
+	} else if (!m->moved && m->phase != PHASE_UNDO && m->phase != PHASE_SWITCH) {
+		m->running = false;
+	}
+}
+
+static void source_resume(struct migration *m)
+{
+	if (m->moved) {
+		note(m, "SPLIT", "role=source the guest was started here after it moved to %s; it is stopped again",
+		     m->command.uri);
+		ask(m, ASK_NOTHING, "stop", NULL);
+	} else if (m->phase == PHASE_SWITCH && m->device_state_done) {
+		fail(m, "somebody let the guest go on during the switchover");
+	} else if (m->phase != PHASE_SWITCH && m->phase != PHASE_UNDO) {
+		m->running = true;
+	}
+}
+
+static void source_migration_status(struct migration *m, const char *status)
+{
+	if (!m->stream_given || m->stream_over)
+		return;
+	if (!strcmp(status, "pre-switchover") && m->phase == PHASE_STREAM)
+		return switch_over(m);
+
+	if (!strcmp(status, "completed"))
+		m->device_state_done = true;
+	else if (strcmp(status, "failed") && strcmp(status, "cancelled"))
+		return;
+	m->stream_over = true;
+
+	if (m->phase == PHASE_UNDO)
+		undo_status(m);
+	else if (m->device_state_done && m->phase == PHASE_SWITCH)
+		try_go(m);
+	else if (m->device_state_done)
+		fail(m, "QEMU completed its migration without pausing before the switchover");
+	else if (!strcmp(status, "cancelled"))
+		fail(m, "somebody cancelled QEMU's migration");
+	else
+		ask(m, ASK_WHY, "query-migrate", NULL);
+}
+
+/* ---- destination ---- */
+
+void migration_expect(struct migration *m, bool deferred, bool paused)
+{
+	m->role = MIGRATION_DESTINATION;
+	m->phase = PHASE_EXPECT;
+	m->state = "setup";
+	m->deferred = deferred;
+	m->paused = paused;
+}
+
+char *migration_listen(struct migration *m, const char *uri)
+{
+	if (m->phase != PHASE_EXPECT)
+		return text_copy("this QEMU has its incoming migration already");
+	begin(m, MIGRATION_DESTINATION);
+	strcpy(m->command.uri, uri);
+	m->phase = PHASE_ARM;
+	set_state(m, "setup");
+	ask(m, ASK_CAPABILITIES, "query-migrate-capabilities", NULL);
+	return NULL;
+}
+
+static void destination_loaded(struct migration *m)
+{
+	m->stream_over = true;
+	m->device_state_done = true;
+	m->phase = PHASE_READY;
+	note(m, "READY", "role=destination");
+	tell(m, json_pack("{s:s}", "cmd", "ready"));
+}
+
+static void destination_go(struct migration *m, bool run)
+{
+	if (m->phase != PHASE_READY)
+		return fail(m, "umemd said go in phase %d, before QEMU had loaded device state",
+			    m->phase);
+	m->moved = true;
+	m->phase = PHASE_AFTER;
+	m->running = run && !m->paused;
+	note(m, "GO", "role=destination run=%s", run ? "true" : "false");
+	if (m->running)
+		ask(m, ASK_CONT, "cont", NULL);
+	set_state(m, "running");
+	restore_settings(m);
+}
+
+static void cont_reply(struct migration *m, const char *error)
+{
+	if (!error)
+		return;
+	m->running = false;
+	note(m, "PAUSED", "role=destination reason=QEMU does not start the guest: %s", error);
+	say(m, "migrate: the guest has arrived, but QEMU does not start it: %s; type cont once that is mended",
+	    error);
+}
+
+static void destination_resume(struct migration *m, uint64_t time_us)
+{
+	if (m->moved) {
+		if (!m->resumed_us)
+			m->resumed_us = time_us;
+	} else if (m->phase == PHASE_LOAD || m->phase == PHASE_READY) {
+		fail(m, "QEMU let the guest run before the source had handed it over");
+	}
+}
+
+static void destination_migration_status(struct migration *m, const char *status)
+{
+	if (m->phase != PHASE_LOAD)
+		return;
+	if (!strcmp(status, "completed"))
+		destination_loaded(m);
+	else if (!strcmp(status, "failed"))
+		fail(m, "QEMU could not load the device state; its message is in the destination's log");
+}
+
+/* ---- what comes in ---- */
+
+static void reply_ok(struct migration *m, enum migration_question question, json_t *result)
+{
+	switch (question) {
+	case ASK_STATUS:
+		return status_reply(m, result);
+	case ASK_CAPABILITIES:
+		return capabilities_reply(m, result);
+	case ASK_PARAMETERS:
+		m->parameters = json_incref(result);
+		return ask(m, ASK_MEMORY, "query-memdev", NULL);
+	case ASK_MEMORY:
+		return memory_reply(m, result);
+	case ASK_SET_CAPABILITIES:
+		return m->role == MIGRATION_SOURCE ? set_parameters(m) : spawn(m);
+	case ASK_SET_PARAMETERS:
+		return give_stream(m);
+	case ASK_GETFD:
+		return start_stream(m);
+	case ASK_WHY:
+		return why_reply(m, result);
+	default:
+		return;
+	}
+}
+
+static const char *question_words(enum migration_question question)
+{
+	static const char *const words[] = {
+		[ASK_STATUS] = "its status",
+		[ASK_CAPABILITIES] = "its migration capabilities",
+		[ASK_PARAMETERS] = "its migration parameters",
+		[ASK_MEMORY] = "its memory backends",
+		[ASK_SET_CAPABILITIES] = "to set migration capabilities",
+		[ASK_SET_PARAMETERS] = "to set migration parameters",
+		[ASK_GETFD] = "to take the stream",
+		[ASK_MIGRATE] = "to migrate",
+		[ASK_INCOMING] = "to load the stream",
+		[ASK_CONTINUE] = "to go on with the switchover",
+		[ASK_WHY] = "why its migration failed",
+	};
+
+	return words[question];
+}
+
+void migration_qemu_reply(struct migration *m, enum migration_question question, json_t *result,
+			  const char *error)
+{
+	switch (question) {
+	case ASK_NOTHING:
+	case ASK_UNDO_CANCEL:
+		return;
+	case ASK_WHO_STOPPED:
+		return who_stopped_reply(m, result);
+	case ASK_CONT:
+		return cont_reply(m, error);
+	case ASK_UNDO_STATUS:
+		return m->phase == PHASE_UNDO ? undo_status_reply(m, result) : (void)0;
+	case ASK_UNDO_CONT:
+		return m->phase == PHASE_UNDO ? undo_cont_reply(m, error) : (void)0;
+	default:
+		break;
+	}
+	if (m->phase == PHASE_UNDO) {
+		/* No stream was started, so no event will tell that it is over. */
+		if (question == ASK_MIGRATE && error && !m->stream_over)
+			undo_status(m);
+		return;
+	}
+	if (m->moved || !migration_active(m))
+		return;
+	if (error) {
+		if (question == ASK_MIGRATE || question == ASK_INCOMING)
+			m->stream_over = true;
+		return fail(m, "QEMU was asked %s and said: %s", question_words(question), error);
+	}
+	reply_ok(m, question, result);
+}
+
+void migration_qemu_event(struct migration *m, const char *name, json_t *data, uint64_t time_us)
+{
+	const char *status = json_string_value(json_object_get(data, "status"));
+	bool source = m->role == MIGRATION_SOURCE;
+
+	if (m->role == MIGRATION_NONE || (!migration_active(m) && !m->moved))
+		return;
+	if (!strcmp(name, "STOP")) {
+		if (source)
+			source_stop(m, time_us);
+	} else if (!strcmp(name, "RESUME")) {
+		if (source)
+			source_resume(m);
+		else
+			destination_resume(m, time_us);
+	} else if (!strcmp(name, "MIGRATION") && status) {
+		if (source)
+			source_migration_status(m, status);
+		else
+			destination_migration_status(m, status);
+	}
+}
+
+void migration_qemu_gone(struct migration *m, const char *how)
+{
+	if (!migration_active(m))
+		return;
+	if (m->moved && m->role == MIGRATION_SOURCE)
+		return;		/* umemd holds the memory, the guest needs it */
+	free(m->reason);
+	m->reason = text_format("QEMU %s", how);
+	if (m->umemd_alive) {
+		tell(m, m->role == MIGRATION_SOURCE ? json_pack("{s:s}", "cmd", "cancel") :
+		     json_pack("{s:s, s:s}", "cmd", "fail", "message", m->reason));
+		stop_umemd(m);
+	}
+	note(m, "FAILED", "role=%s reason=%s", role_name(m), m->reason);
+	finish(m, m->role == MIGRATION_SOURCE ? PHASE_IDLE : PHASE_LOST, "failed");
+	say(m, "migrate: %s", m->reason);
+	m->ops->done(m->context);
+}
+
+static uint64_t number(json_t *event, const char *key)
+{
+	json_int_t value = json_integer_value(json_object_get(event, key));
+
+	return value > 0 ? (uint64_t)value : 0;
+}
+
+static void take_progress(struct migration *m, json_t *event)
+{
+	m->progress = (struct migration_progress){
+		.known = true,
+		.pages_total = number(event, "pages_total"),
+		.pages_done = number(event, m->role == MIGRATION_SOURCE ? "pages_sent" :
+				     "pages_present"),
+		.bytes_total = number(event, "bytes_total"),
+		.urgent_bytes = number(event, "urgent_bytes"),
+		.bulk_bytes = number(event, "bulk_bytes"),
+		.control_bytes = number(event, "control_bytes"),
+		.requests = number(event, "requests"),
+		.zero_pages = number(event, "zero_pages"),
+		.duplicates = number(event, "duplicates"),
+		.checksum_errors = number(event, "checksum_errors"),
+		.faults = number(event, "faults"),
+		.fault_p50_us = number(event, "fault_p50_us"),
+		.fault_p90_us = number(event, "fault_p90_us"),
+		.fault_p99_us = number(event, "fault_p99_us"),
+		.fault_max_us = number(event, "fault_max_us"),
+		.elapsed_ms = number(event, "elapsed_ms"),
+		.rate_bytes = number(event, "rate_bytes"),
+	};
+}
+
+static void all_present(struct migration *m)
+{
+	if (!m->moved || m->phase != PHASE_AFTER)
+		return fail(m, "umemd said end before the hand-over");
+	m->umemd_alive = false;
+	finish(m, PHASE_END, "completed");
+	note(m, "END", "role=%s", role_name(m));
+	m->ops->done(m->context);
+}
+
+static void source_umemd_state(struct migration *m, const char *state)
+{
+	if (!strcmp(state, "advise") && m->phase == PHASE_ADVISE) {
+		set_state(m, "advise");
+		m->phase = PHASE_PREPARE;
+		set_capabilities(m);
+	} else if (!strcmp(state, "listen") && !m->moved) {
+		set_state(m, "listen");
+	}
+}
+
+static void destination_umemd_state(struct migration *m, const char *state)
+{
+	/* A source that left before it sent anything may be followed by another:
+	 * QEMU has the stream already then and waits at its beginning.
+	 */
+	if (!strcmp(state, "advise") && m->phase == PHASE_WAIT) {
+		m->phase = PHASE_ADVISE;
+		set_state(m, "advise");
+		give_stream(m);
+	} else if (!strcmp(state, "listen") && !m->moved) {
+		set_state(m, "listen");
+	}
+}
+
+static void umemd_state(struct migration *m, const char *state)
+{
+	if (!strcmp(state, "end"))
+		return all_present(m);
+	if (m->phase == PHASE_AFTER && !strcmp(state, "paused"))
+		return set_state(m, "paused");
+	if (m->phase == PHASE_AFTER && !strcmp(state, "running"))
+		return set_state(m, "running");
+	if (m->role == MIGRATION_SOURCE)
+		source_umemd_state(m, state);
+	else
+		destination_umemd_state(m, state);
+}
+
+static void umemd_listens(struct migration *m, const char *uri)
+{
+	note(m, "LISTENING", "uri=%s", uri);
+	if (m->role == MIGRATION_DESTINATION)
+		m->ops->done(m->context);
+}
+
+static const char *string_or(json_t *object, const char *key, const char *otherwise)
+{
+	const char *string = json_string_value(json_object_get(object, key));
+
+	return string ? string : otherwise;
+}
+
+void migration_umemd_event(struct migration *m, json_t *event)
+{
+	const char *name = string_or(event, "event", "");
+
+	if (!m->umemd_alive)
+		return;
+	if (!strcmp(name, "progress")) {
+		take_progress(m, event);
+	} else if (!strcmp(name, "state")) {
+		umemd_state(m, string_or(event, "state", ""));
+	} else if (!strcmp(name, "listening")) {
+		umemd_listens(m, string_or(event, "uri", m->command.uri));
+	} else if (!strcmp(name, "ready") && m->role == MIGRATION_SOURCE) {
+		note(m, "READY", "role=source");
+		m->umemd_ready = true;
+		try_go(m);
+	} else if (!strcmp(name, "go") && m->role == MIGRATION_DESTINATION) {
+		destination_go(m, json_is_true(json_object_get(event, "run")));
+	} else if (!strcmp(name, "refused")) {
+		note(m, "REFUSED", "message=%s", string_or(event, "message", ""));
+	} else if (!strcmp(name, "error")) {
+		fail(m, "%s", string_or(event, "message", "umemd failed without a word"));
+	}
+}
+
+void migration_umemd_gone(struct migration *m, const char *how)
+{
+	if (!m->umemd_alive)
+		return;
+	m->umemd_alive = false;
+	fail(m, "umemd %s", how);
+}
+
+void migration_timer(struct migration *m)
+{
+	if (m->phase == PHASE_SWITCH)
+		fail(m, "the destination was not ready %d s after the guest was stopped",
+		     SWITCH_TIMEOUT_MS / 1000);
+	else if (m->phase == PHASE_UNDO)
+		undo_status(m);
+}
+
+/* ---- what the monitor asks ---- */
+
+char *migration_cancel(struct migration *m)
+{
+	if (m->role == MIGRATION_SOURCE && m->moved)
+		return text_format("the guest has moved to %s (state %s), it cannot be called back",
+				   m->command.uri, m->state);
+	if (m->role == MIGRATION_DESTINATION)
+		return text_copy("the guest comes here, only its source can cancel that");
+	if (m->phase == PHASE_UNDO)
+		return text_copy("the migration is being given up already");
+	m->user_cancelled = true;
+	fail(m, "cancelled");
+	return NULL;
+}
+
+bool migration_active(const struct migration *m)
+{
+	return m->phase != PHASE_IDLE && m->phase != PHASE_EXPECT && m->phase != PHASE_END &&
+	       m->phase != PHASE_LOST;
+}
+
+bool migration_exists(const struct migration *m)
+{
+	return m->role != MIGRATION_NONE;
+}
+
+bool migration_serving(const struct migration *m)
+{
+	return m->moved && m->umemd_alive && m->phase == PHASE_AFTER;
+}
+
+static bool guard_source(struct migration *m, const struct hmp_command *command, char **answer)
+{
+	bool runs = command->kind == HMP_CONT || command->kind == HMP_GUARDED;
+
+	if (m->moved && runs) {
+		*answer = text_format("%s: the guest has moved to %s; it must not run here again, or it would run twice",
+				      command->word, m->command.uri);
+		return false;
+	}
+	if (m->moved)
+		return true;
+	if (command->kind == HMP_STOP && m->phase == PHASE_SWITCH) {
+		m->running = false;
+		*answer = text_copy("stop: the guest is on its way and will be paused where it arrives");
+		return false;
+	}
+	if (m->phase == PHASE_UNDO && (command->kind == HMP_CONT || command->kind == HMP_STOP)) {
+		m->running = command->kind == HMP_CONT;
+		return true;
+	}
+	if (runs && (m->phase == PHASE_SWITCH || m->phase == PHASE_UNDO ||
+		     !strncmp(command->word, "migrate", strlen("migrate")))) {
+		*answer = text_format("%s: the guest is moving to %s (state %s); migrate_cancel gives that up",
+				      command->word, m->command.uri, m->state);
+		return false;
+	}
+	return true;
+}
+
+static bool guard_destination(struct migration *m, const struct hmp_command *command,
+			      char **answer)
+{
+	if (m->moved)
+		return true;
+	if (command->kind == HMP_GUARDED) {
+		*answer = text_format("%s: the guest has not arrived yet", command->word);
+		return false;
+	}
+	m->paused = command->kind == HMP_STOP;
+	*answer = text_format("%s: the guest has not arrived yet; it will %s", command->word,
+			      m->paused ? "be paused when it has" : "run when it has, if it ran at its source");
+	return false;
+}
+
+bool migration_guard(struct migration *m, const struct hmp_command *command, char **answer)
+{
+	*answer = NULL;
+	if (command->kind != HMP_CONT && command->kind != HMP_STOP && command->kind != HMP_GUARDED)
+		return true;
+	if (m->role == MIGRATION_SOURCE && (migration_active(m) || m->moved))
+		return guard_source(m, command, answer);
+	if (m->role == MIGRATION_DESTINATION && m->phase != PHASE_LOST)
+		return guard_destination(m, command, answer);
+	return true;
+}
+
+void migration_init(struct migration *m, const struct migration_ops *ops, void *context,
+		    const char *const *regions, size_t nr_regions)
+{
+	*m = (struct migration){
+		.ops = ops,
+		.context = context,
+		.regions = regions,
+		.nr_regions = nr_regions,
+	};
+}
+
+void migration_destroy(struct migration *m)
+{
+	json_decref(m->capabilities);
+	json_decref(m->parameters);
+	free(m->reason);
+	m->capabilities = NULL;
+	m->parameters = NULL;
+	m->reason = NULL;
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The migration of one guest, seen from either side: what QEMU and umemd are told
+ * to do next. Nothing here has a descriptor or waits for anything: everything that
+ * happens comes in through a function, everything to be done goes out through
+ * struct migration_ops.
+ *
+ * Source                          Destination
+ *
+ * QUERY    how does QEMU stand    ARM      capabilities are set
+ * ADVISE   umemd connects         WAIT     umemd waits for a source
+ * PREPARE  capabilities, stream   ADVISE   a source came, QEMU gets the stream
+ * STREAM   the guest runs, QEMU   LOAD     QEMU reads device state
+ *          sends video RAM, ROMs  READY    it is loaded, the source is told
+ * SWITCH   the guest is stopped
+ * ------------------------- GO: the guest has moved --------------------------
+ * AFTER    pages travel           AFTER    the guest runs, pages arrive
+ * END      all pages are there    END
+ *
+ * Whatever fails at the source before GO leads through UNDO: QEMU's migration is
+ * cancelled, the guest goes on if it ran before, settings are as they were. From
+ * GO on the source never lets the guest run again.
+ */
+#ifndef UMEM_QEMU_MIGRATION_H
+#define UMEM_QEMU_MIGRATION_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "umem-qemu/hmp.h"
+
+enum migration_role {
+	MIGRATION_NONE,
+	MIGRATION_SOURCE,
+	MIGRATION_DESTINATION,
+};
+
+enum migration_phase {
+	PHASE_IDLE,		/* no migration was ever made, or the last one is undone */
+	PHASE_EXPECT,		/* destination: migration_listen() is to come */
+	PHASE_QUERY,
+	PHASE_ARM,
+	PHASE_WAIT,
+	PHASE_ADVISE,
+	PHASE_PREPARE,
+	PHASE_STREAM,
+	PHASE_SWITCH,
+	PHASE_LOAD,
+	PHASE_READY,
+	PHASE_AFTER,
+	PHASE_END,
+	PHASE_UNDO,
+	PHASE_LOST,		/* destination: it cannot come to anything, QEMU is to quit */
+};
+
+/* Questions to QEMU whose answers the machine waits for. */
+enum migration_question {
+	ASK_STATUS,		/* query-status before anything is done */
+	ASK_CAPABILITIES,
+	ASK_PARAMETERS,
+	ASK_MEMORY,
+	ASK_SET_CAPABILITIES,
+	ASK_SET_PARAMETERS,
+	ASK_GETFD,
+	ASK_MIGRATE,
+	ASK_INCOMING,
+	ASK_CONTINUE,		/* migrate-continue */
+	ASK_WHY,		/* query-migrate, for the words of a failure */
+	ASK_WHO_STOPPED,	/* query-status after a STOP */
+	ASK_CONT,		/* destination, after GO */
+	ASK_UNDO_CANCEL,
+	ASK_UNDO_STATUS,
+	ASK_UNDO_CONT,
+	ASK_NOTHING,		/* the answer does not matter */
+};
+
+/**
+ * struct migration_progress - what umemd last reported
+ * @known: it has reported something
+ */
+struct migration_progress {
+	bool known;
+	uint64_t pages_total, pages_done;
+	uint64_t bytes_total;
+	uint64_t urgent_bytes, bulk_bytes, control_bytes;
+	uint64_t requests, zero_pages, duplicates, checksum_errors;
+	uint64_t faults, fault_p50_us, fault_p90_us, fault_p99_us, fault_max_us;
+	uint64_t elapsed_ms, rate_bytes;
+};
+
+struct migration_ops {
+	/* NULL, or a sentence (the machine's from then on) why umemd cannot be started */
+	char *(*start_umemd)(void *context, enum migration_role role, const char *uri,
+			     const struct hmp_command *command);
+	void (*tell_umemd)(void *context, json_t *command);
+	/* umemd is of no more use: see that it ends */
+	void (*stop_umemd)(void *context);
+	/* @with_stream: QEMU's end of the device state stream goes with the command */
+	void (*ask_qemu)(void *context, enum migration_question question, const char *command,
+			 json_t *arguments, bool with_stream);
+	/* call migration_timer() later; replaces an earlier one; 0 stops it */
+	void (*set_timer)(void *context, unsigned int milliseconds);
+	/* a line for whoever gave the command */
+	void (*say)(void *context, const char *text);
+	/* the command is over: whoever gave it may give the next */
+	void (*done)(void *context);
+	/* a line for the log, @name and what belongs to it */
+	void (*log)(void *context, const char *name, const char *details);
+	/* the destination cannot become anything: QEMU shall quit, the exit status is 1 */
+	void (*give_up)(void *context);
+	uint64_t (*now_us)(void *context);
+};
+
+/**
+ * struct migration - one guest's migration; fields are for reading
+ * @paused: destination: the guest shall not start by itself
+ * @running: source: the guest ran when it was stopped for this
+ * @moved: GO was said: the guest is, or was, on the other side
+ * @state: the design's word for how it stands, for people
+ * @reason: why @state is failed or cancelled
+ * @stopped_us: source: when QEMU stopped the guest
+ * @resumed_us: destination: when QEMU started it
+ */
+struct migration {
+	const struct migration_ops *ops;
+	void *context;
+	const char *const *regions;
+	size_t nr_regions;
+
+	enum migration_role role;
+	enum migration_phase phase;
+	struct hmp_command command;
+	bool deferred;
+	bool paused;
+
+	bool running;
+	bool moved;
+	bool umemd_alive;
+	bool umemd_ready;
+	bool stream_given;	/* QEMU was asked to migrate, or to load */
+	bool stream_over;	/* QEMU has done with it, well or not */
+	bool device_state_done;	/* well */
+	bool user_cancelled;
+	unsigned int undo_tries;
+	bool lost_contact;
+
+	json_t *capabilities;	/* as they were, to be set again */
+	json_t *parameters;
+	bool capabilities_changed, parameters_changed;
+
+	const char *state;
+	char *reason;
+	uint64_t started_us, ended_us, stopped_us, resumed_us;
+	struct migration_progress progress;
+};
+
+/**
+ * migration_init - a guest that is going nowhere
+ * @regions: their names, kept, not copied
+ */
+void migration_init(struct migration *migration, const struct migration_ops *ops, void *context,
+		    const char *const *regions, size_t nr_regions);
+void migration_destroy(struct migration *migration);
+
+/**
+ * migration_start - the user typed migrate -p
+ *
+ * Return: NULL, and done() follows some time; or why not, the caller's string.
+ */
+char *migration_start(struct migration *migration, const struct hmp_command *command);
+
+/**
+ * migration_listen - become a destination
+ * @uri: where umemd shall listen, tcp:
+ *
+ * After migration_expect().
+ *
+ * Return: NULL, or why not, the caller's string.
+ */
+char *migration_listen(struct migration *migration, const char *uri);
+
+/**
+ * migration_expect - become a destination that has no address yet
+ * @deferred: the user gives it, and may try again when it is no good
+ * @paused: -S was given
+ */
+void migration_expect(struct migration *migration, bool deferred, bool paused);
+
+/**
+ * migration_cancel - the user typed migrate_cancel
+ *
+ * Return: NULL, or why not, the caller's string.
+ */
+char *migration_cancel(struct migration *migration);
+
+/**
+ * migration_active - a migration is under way that did not come to an end
+ */
+bool migration_active(const struct migration *migration);
+
+/**
+ * migration_exists - info migrate is about a migration of umem
+ */
+bool migration_exists(const struct migration *migration);
+
+/**
+ * migration_serving - umemd has the guest's memory to send or to bring still
+ */
+bool migration_serving(const struct migration *migration);
+
+/**
+ * migration_guard - may this line go to QEMU now
+ * @answer: when it may not, what the user is told; the caller's
+ *
+ * Knows cont and stop: while QEMU cannot be asked they change what will be
+ * done at the hand-over.
+ *
+ * Return: true if the line may go to QEMU.
+ */
+bool migration_guard(struct migration *migration, const struct hmp_command *command,
+		     char **answer);
+
+void migration_qemu_reply(struct migration *migration, enum migration_question question,
+			  json_t *result, const char *error);
+void migration_qemu_event(struct migration *migration, const char *name, json_t *data,
+			  uint64_t time_us);
+/* QEMU ended, or closed its QMP connection. */
+void migration_qemu_gone(struct migration *migration, const char *how);
+void migration_umemd_event(struct migration *migration, json_t *event);
+/* umemd ended, or closed its control connection. */
+void migration_umemd_gone(struct migration *migration, const char *how);
+void migration_timer(struct migration *migration);
+
+#endif

@@ -1,0 +1,751 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "umem-qemu/supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/util.h"
+#include "umem-qemu/child.h"
+#include "umem-qemu/hmp.h"
+#include "umem-qemu/info.h"
+#include "umem-qemu/loop.h"
+#include "umem-qemu/migration.h"
+#include "umem-qemu/monitor.h"
+#include "umem-qemu/qmp.h"
+#include "umem-qemu/text.h"
+#include "umem-qemu/umemd.h"
+
+#define QUIT_PATIENCE_MS	2000
+#define UMEMDS_MAX		8
+
+/* Asked by the machine, not answered by QEMU yet. */
+struct question {
+	struct supervisor *supervisor;
+	enum migration_question question;
+};
+
+/* A monitor's line that QEMU works on. */
+struct passed_line {
+	struct supervisor *supervisor;
+	struct monitor *monitor;
+	struct hmp_command command;
+};
+
+struct supervisor {
+	const struct options *options;
+	const struct host *host;
+	const char *region_names[OPTIONS_REGIONS_MAX];
+	struct migration migration;
+	struct loop_timer migration_timer;
+	bool qemus_own_migration;	/* "info migrate" is about QEMU's own */
+
+	pid_t qemu;			/* 0: it has ended */
+	int qemu_status;
+	int qmp_fd;
+	struct qmp qmp;
+	bool qmp_ready;
+	struct loop_timer quit_timer;
+	int quit_signal;
+	bool gave_up;
+
+	struct umemd *umemds[UMEMDS_MAX];	/* dismissed ones end in their own time */
+	struct umemd *umemd;			/* the machine's */
+	int stream_fd;				/* device state, QEMU's end */
+
+	struct monitor *monitors[OPTIONS_MONITORS_MAX];
+	struct monitor *waiting;		/* gave the command the machine works on */
+	int signal_fd;
+	bool leave;
+};
+
+static uint64_t wall_clock_us(void *context)
+{
+	struct timespec ts;
+
+	(void)context;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / NSEC_PER_USEC;
+}
+
+/* ---- the log ---- */
+
+/* umem-qemu: 2026-11-21T03:30:00.123456Z event NAME DETAILS */
+static void log_event(uint64_t time_us, const char *name, const char *details)
+{
+	char time[INFO_TIME_MAX];
+
+	info_time(time, time_us ? time_us : wall_clock_us(NULL));
+	monitor_step_aside();
+	log_info("%s event %s%s%s", time, name, details && *details ? " " : "",
+		 details ? details : "");
+	monitor_come_back();
+}
+
+/* ---- QEMU's end ---- */
+
+static void signal_qemu(void *context)
+{
+	struct supervisor *s = context;
+
+	if (!s->qemu)
+		return;
+	kill(s->qemu, s->quit_signal);
+	s->quit_signal = SIGKILL;
+	loop_timer_set(&s->quit_timer, QUIT_PATIENCE_MS);
+}
+
+static void watch_qmp(struct supervisor *s);
+
+/* Asks politely first: QEMU may wait for a page that does not come, and hear nothing. */
+static void quit_qemu(struct supervisor *s, bool insist)
+{
+	if (!s->qemu)
+		return;
+	if (s->qmp_ready && !s->quit_signal) {
+		qmp_execute(&s->qmp, "quit", NULL, -1, NULL, NULL);
+		watch_qmp(s);
+		s->quit_signal = SIGTERM;
+		if (insist)
+			loop_timer_set(&s->quit_timer, QUIT_PATIENCE_MS);
+		return;
+	}
+	if (!s->quit_signal)
+		s->quit_signal = SIGTERM;
+	signal_qemu(s);
+}
+
+/* ---- what the machine wants ---- */
+
+static void umemd_event(void *context, struct umemd *umemd, json_t *event)
+{
+	struct supervisor *s = context;
+	const char *name = json_string_value(json_object_get(event, "event"));
+	char *text;
+
+	if (umemd != s->umemd)
+		return;
+	migration_umemd_event(&s->migration, event);
+	if (s->waiting && name && !strcmp(name, "progress") &&
+	    s->migration.role == MIGRATION_SOURCE) {
+		text = info_progress(&s->migration);
+		monitor_progress(s->waiting, text);
+		free(text);
+	}
+}
+
+static void umemd_gone(void *context, struct umemd *umemd, const char *how)
+{
+	struct supervisor *s = context;
+	char *details = text_format("pid=%d %s", umemd_pid(umemd), how);
+
+	log_event(0, "UMEMD-ENDED", details);
+	free(details);
+	for (size_t i = 0; i < UMEMDS_MAX; i++) {
+		if (s->umemds[i] == umemd)
+			s->umemds[i] = NULL;
+	}
+	if (umemd == s->umemd) {
+		s->umemd = NULL;
+		migration_umemd_gone(&s->migration, how);
+	}
+}
+
+static const struct umemd_ops umemd_ops = { .event = umemd_event, .gone = umemd_gone };
+
+static struct umemd **umemd_slot(struct supervisor *s)
+{
+	for (size_t i = 0; i < UMEMDS_MAX; i++) {
+		if (!s->umemds[i])
+			return &s->umemds[i];
+	}
+	return NULL;
+}
+
+static void close_stream(struct supervisor *s)
+{
+	if (s->stream_fd >= 0)
+		close(s->stream_fd);
+	s->stream_fd = -1;
+}
+
+static char *start_umemd(void *context, enum migration_role role, const char *uri,
+			 const struct hmp_command *command)
+{
+	struct supervisor *s = context;
+	struct umemd **slot = umemd_slot(s);
+	struct umemd_setup setup = {
+		.path = s->host->umemd,
+		.role = role,
+		.uri = uri,
+		.command = command,
+		.touch = s->options->postcopy_flags & OPTIONS_FLAG_TOUCH,
+		.regions = s->options->regions,
+		.region_fds = s->host->region_fds,
+		.nr_regions = s->host->nr_regions,
+	};
+	char *error = NULL, *details;
+
+	if (!slot)
+		return text_format("%d umemd processes have not ended yet, wanted fewer: try again in a moment",
+				   UMEMDS_MAX);
+	close_stream(s);
+	*slot = umemd_start(&setup, &umemd_ops, s, &s->stream_fd, &error);
+	if (!*slot)
+		return error;
+	s->umemd = *slot;
+	details = text_format("pid=%d role=%s uri=%s", umemd_pid(s->umemd),
+			      role == MIGRATION_SOURCE ? "source" : "destination", uri);
+	log_event(0, "UMEMD-STARTED", details);
+	free(details);
+	return NULL;
+}
+
+static void tell_umemd(void *context, json_t *command)
+{
+	struct supervisor *s = context;
+
+	if (s->umemd)
+		umemd_tell(s->umemd, command);
+	else
+		json_decref(command);
+}
+
+static void stop_umemd(void *context)
+{
+	struct supervisor *s = context;
+
+	if (s->umemd)
+		umemd_dismiss(s->umemd);
+	s->umemd = NULL;
+	close_stream(s);
+}
+
+static void question_answered(void *context, json_t *result, const char *error)
+{
+	struct question *question = context;
+
+	migration_qemu_reply(&question->supervisor->migration, question->question, result, error);
+	free(question);
+}
+
+static void ask_qemu(void *context, enum migration_question what, const char *command,
+		     json_t *arguments, bool with_stream)
+{
+	struct supervisor *s = context;
+	struct question *question = memory_or_exit(calloc(1, sizeof(*question)));
+	int fd = -1;
+
+	*question = (struct question){ .supervisor = s, .question = what };
+	if (with_stream) {
+		fd = s->stream_fd;
+		s->stream_fd = -1;
+	}
+	qmp_execute(&s->qmp, command, arguments, fd, question_answered, question);
+	watch_qmp(s);
+}
+
+static void set_timer(void *context, unsigned int milliseconds)
+{
+	struct supervisor *s = context;
+
+	if (milliseconds)
+		loop_timer_set(&s->migration_timer, milliseconds);
+	else
+		loop_timer_clear(&s->migration_timer);
+}
+
+static void timer_fired(void *context)
+{
+	struct supervisor *s = context;
+
+	migration_timer(&s->migration);
+}
+
+static void say(void *context, const char *text)
+{
+	struct supervisor *s = context;
+	char *line = text_format("%s\n", text);
+
+	if (s->waiting) {
+		monitor_print(s->waiting, line);
+	} else {
+		monitor_step_aside();
+		log_warning("%s", text);
+		monitor_come_back();
+	}
+	free(line);
+}
+
+static void done(void *context)
+{
+	struct supervisor *s = context;
+	struct monitor *monitor = s->waiting;
+
+	s->waiting = NULL;
+	if (monitor)
+		monitor_ready(monitor);
+}
+
+static void machine_log(void *context, const char *name, const char *details)
+{
+	(void)context;
+	log_event(0, name, details);
+}
+
+static void give_up(void *context)
+{
+	struct supervisor *s = context;
+
+	s->gave_up = true;
+	quit_qemu(s, true);
+}
+
+static const struct migration_ops migration_ops = {
+	.start_umemd = start_umemd,
+	.tell_umemd = tell_umemd,
+	.stop_umemd = stop_umemd,
+	.ask_qemu = ask_qemu,
+	.set_timer = set_timer,
+	.say = say,
+	.done = done,
+	.log = machine_log,
+	.give_up = give_up,
+	.now_us = wall_clock_us,
+};
+
+/* ---- lines from monitors ---- */
+
+static void print_and_free(struct monitor *monitor, char *text)
+{
+	monitor_print(monitor, text);
+	free(text);
+}
+
+static void answer(struct monitor *monitor, const char *text)
+{
+	if (text)
+		print_and_free(monitor, text_format("%s\n", text));
+	monitor_ready(monitor);
+}
+
+/* human-monitor-command gives lines ended for a terminal. */
+static char *without_returns(const char *text)
+{
+	char *copy = text_copy(text), *to = copy;
+
+	for (const char *from = text; *from; from++) {
+		if (*from != '\r')
+			*to++ = *from;
+	}
+	*to = '\0';
+	return copy;
+}
+
+static void line_answered(void *context, json_t *result, const char *error)
+{
+	struct passed_line *line = context;
+	const char *text = json_string_value(result);
+
+	if (error && line->supervisor->qmp_ready)
+		print_and_free(line->monitor, text_format("Error: %s\n", error));
+	else if (text)
+		print_and_free(line->monitor, without_returns(text));
+	if (!error && (line->command.kind == HMP_HELP || line->command.kind == HMP_HELP_MIGRATE))
+		monitor_print(line->monitor, hmp_help());
+	if (line->command.kind == HMP_CPU && text && !*text)
+		*monitor_cpu(line->monitor) = line->command.cpu;
+	if (line->command.kind == HMP_GUARDED && !strcmp(line->command.word, "migrate"))
+		line->supervisor->qemus_own_migration = true;
+	monitor_ready(line->monitor);
+	free(line);
+}
+
+static void pass_line(struct supervisor *s, struct monitor *monitor, const char *text,
+		      const struct hmp_command *command)
+{
+	struct passed_line *line = memory_or_exit(calloc(1, sizeof(*line)));
+	json_t *arguments = json_object();
+	json_t *string = json_string(text);
+	int cpu = *monitor_cpu(monitor);
+
+	if (!string) {		/* not UTF-8 */
+		free(line);
+		json_decref(arguments);
+		return answer(monitor, "the line is not UTF-8 text, wanted that");
+	}
+	*line = (struct passed_line){ .supervisor = s, .monitor = monitor, .command = *command };
+	json_object_set_new(arguments, "command-line", string);
+	if (cpu >= 0)
+		json_object_set_new(arguments, "cpu-index", json_integer(cpu));
+	qmp_execute(&s->qmp, "human-monitor-command", arguments, -1, line_answered, line);
+	watch_qmp(s);
+}
+
+/* The machine has taken a command, or says why not. It may be done with it already. */
+static void taken(struct supervisor *s, struct monitor *monitor, const char *name, char *why)
+{
+	if (!why)
+		return;
+	s->waiting = NULL;
+	print_and_free(monitor, text_format("%s: %s\n", name, why));
+	free(why);
+	monitor_ready(monitor);
+}
+
+static void run_migrate(struct supervisor *s, struct monitor *monitor,
+			const struct hmp_command *command)
+{
+	char *why;
+
+	if (s->waiting)
+		return answer(monitor, "migrate: another monitor waits for a migration to end");
+	s->qemus_own_migration = false;
+	if (!command->detach)
+		s->waiting = monitor;
+	why = migration_start(&s->migration, command);
+	if (!why && command->detach)
+		return monitor_ready(monitor);
+	taken(s, monitor, "migrate", why);
+}
+
+static void run_incoming(struct supervisor *s, struct monitor *monitor,
+			 const struct hmp_command *command)
+{
+	if (s->waiting)
+		return answer(monitor, "migrate_incoming: another monitor waits for a migration");
+	s->waiting = monitor;
+	taken(s, monitor, "migrate_incoming", migration_listen(&s->migration, command->uri));
+}
+
+static void run_cancel(struct supervisor *s, struct monitor *monitor, const char *text,
+		       const struct hmp_command *command)
+{
+	char *why;
+
+	if (!migration_active(&s->migration) && !s->migration.moved)
+		return pass_line(s, monitor, text, command);
+	why = migration_cancel(&s->migration);
+	if (why)
+		print_and_free(monitor, text_format("migrate_cancel: %s\n", why));
+	free(why);
+	monitor_ready(monitor);
+}
+
+static void run_info(struct supervisor *s, struct monitor *monitor, const char *text,
+		     const struct hmp_command *command)
+{
+	if (!migration_exists(&s->migration) || s->qemus_own_migration)
+		return pass_line(s, monitor, text, command);
+	print_and_free(monitor, info_migrate(&s->migration, wall_clock_us(NULL)));
+	monitor_ready(monitor);
+}
+
+static void run_guarded(struct supervisor *s, struct monitor *monitor, const char *text,
+			const struct hmp_command *command)
+{
+	char *why;
+
+	if (migration_guard(&s->migration, command, &why))
+		return pass_line(s, monitor, text, command);
+	answer(monitor, why);
+	free(why);
+}
+
+static void monitor_line(void *context, struct monitor *monitor, const char *text)
+{
+	struct supervisor *s = context;
+	struct hmp_command command;
+
+	if (!s->qmp_ready)
+		return;		/* QEMU has ended: there is nobody to obey any more */
+	hmp_parse(&command, text, s->options->postcopy);
+	switch (command.kind) {
+	case HMP_EMPTY:
+		return monitor_ready(monitor);
+	case HMP_ERROR:
+		return answer(monitor, command.error);
+	case HMP_MIGRATE:
+		return run_migrate(s, monitor, &command);
+	case HMP_INCOMING:
+		return run_incoming(s, monitor, &command);
+	case HMP_CANCEL:
+		return run_cancel(s, monitor, text, &command);
+	case HMP_INFO_MIGRATE:
+		return run_info(s, monitor, text, &command);
+	case HMP_CONT:
+	case HMP_STOP:
+	case HMP_GUARDED:
+		return run_guarded(s, monitor, text, &command);
+	default:
+		return pass_line(s, monitor, text, &command);
+	}
+}
+
+static int open_monitors(struct supervisor *s)
+{
+	for (size_t i = 0; i < s->options->nr_monitors; i++) {
+		const struct monitor_option *option = &s->options->monitors[i];
+
+		if (option->kind == MONITOR_STDIO)
+			s->monitors[i] = monitor_open_stdio(monitor_line, s);
+		else
+			s->monitors[i] = monitor_open_unix(option->path, option->wait,
+							   monitor_line, s);
+		if (!s->monitors[i]) {
+			log_error("-monitor unix:%s: cannot listen there: %s", option->path,
+				  strerror(errno));
+			return -1;
+		}
+	}
+	return 0;
+}
+
+static void close_monitors(struct supervisor *s)
+{
+	for (size_t i = 0; i < OPTIONS_MONITORS_MAX; i++) {
+		if (s->monitors[i])
+			monitor_close(s->monitors[i]);
+		s->monitors[i] = NULL;
+	}
+}
+
+/* ---- QMP ---- */
+
+static void qmp_is_ready(void *context, const char *error)
+{
+	struct supervisor *s = context;
+	bool deferred = s->options->incoming && !strcmp(s->options->incoming, "defer");
+	char *why;
+
+	if (error) {
+		log_error("QMP: QEMU refuses qmp_capabilities: %s", error);
+		return quit_qemu(s, true);
+	}
+	s->qmp_ready = true;
+	if (s->options->postcopy)
+		migration_expect(&s->migration, deferred, s->options->paused);
+	if (s->options->postcopy && !deferred) {
+		why = migration_listen(&s->migration, s->options->incoming);
+		free(why);	/* nothing else can have been started */
+	}
+	for (size_t i = 0; i < s->options->nr_monitors; i++)
+		monitor_start(s->monitors[i]);
+}
+
+static void qmp_event(void *context, const struct qmp_event *event)
+{
+	static const char *const logged[] = {
+		"STOP", "RESUME", "SHUTDOWN", "RESET", "POWERDOWN", "GUEST_PANICKED",
+	};
+	struct supervisor *s = context;
+	const char *status = json_string_value(json_object_get(event->data, "status"));
+	const char *reason = json_string_value(json_object_get(event->data, "reason"));
+	char *details = NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(logged); i++) {
+		if (strcmp(event->name, logged[i]))
+			continue;
+		details = reason ? text_format("reason=%s", reason) : NULL;
+		log_event(event->time_us, event->name, details);
+	}
+	if (!strcmp(event->name, "MIGRATION") && status) {
+		details = text_format("status=%s", status);
+		log_event(event->time_us, event->name, details);
+	}
+	free(details);
+	migration_qemu_event(&s->migration, event->name, event->data, event->time_us);
+}
+
+static const struct qmp_ops qmp_ops = { .ready = qmp_is_ready, .event = qmp_event };
+
+static void qmp_io(void *context, short revents)
+{
+	struct supervisor *s = context;
+
+	if (revents & POLLOUT)
+		qmp_flush(&s->qmp);
+	/* SIGCHLD tells what became of QEMU. */
+	if ((revents & (POLLIN | POLLHUP | POLLERR)) && qmp_receive(&s->qmp) <= 0)
+		loop_forget(s->qmp_fd);
+	else
+		watch_qmp(s);
+}
+
+static void watch_qmp(struct supervisor *s)
+{
+	loop_events(s->qmp_fd, POLLIN | (qmp_unsent(&s->qmp) ? POLLOUT : 0));
+}
+
+/* ---- processes ---- */
+
+static void qemu_ended(struct supervisor *s, int status)
+{
+	char *how = child_ended(status);
+
+	while (qmp_receive(&s->qmp) == 1) {
+		struct pollfd pollfd = { .fd = s->qmp_fd, .events = POLLIN };
+
+		if (poll(&pollfd, 1, 0) <= 0)
+			break;
+	}
+	s->qemu = 0;
+	s->qmp_ready = false;
+	s->qemu_status = child_exit_status(status);
+	log_event(0, "QEMU-ENDED", how);
+	migration_qemu_gone(&s->migration, how);
+	loop_forget(s->qmp_fd);
+	loop_timer_clear(&s->quit_timer);
+	qmp_destroy(&s->qmp);
+	close(s->qmp_fd);
+	close_monitors(s);
+	if (migration_serving(&s->migration))
+		log_info("QEMU has ended, the destination still needs its memory: waiting for that; umemd (pid %d) also does it alone, if you end umem-qemu",
+			 umemd_pid(s->umemd));
+	free(how);
+}
+
+static void reap(struct supervisor *s)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == s->qemu) {
+			qemu_ended(s, status);
+			continue;
+		}
+		for (size_t i = 0; i < UMEMDS_MAX; i++) {
+			if (s->umemds[i] && umemd_pid(s->umemds[i]) == pid) {
+				umemd_reaped(s->umemds[i], status);
+				break;
+			}
+		}
+	}
+}
+
+static void signal_came(void *context, short revents)
+{
+	struct supervisor *s = context;
+	struct signalfd_siginfo info;
+
+	(void)revents;
+	if (read(s->signal_fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	if (info.ssi_signo == SIGCHLD)
+		reap(s);
+	else if (s->qemu)
+		quit_qemu(s, false);
+	else
+		s->leave = true;
+}
+
+static int catch_signals(struct supervisor *s)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (s->signal_fd < 0) {
+		log_error("signalfd: %s", strerror(errno));
+		return -1;
+	}
+	loop_watch(s->signal_fd, POLLIN, signal_came, s);
+	return 0;
+}
+
+static bool uses_stdin(const struct options *options)
+{
+	for (size_t i = 0; i < options->nr_monitors; i++) {
+		if (options->monitors[i].kind == MONITOR_STDIO)
+			return true;
+	}
+	return false;
+}
+
+static int start_qemu(struct supervisor *s)
+{
+	int fds[OPTIONS_REGIONS_MAX + 1], pair[2];
+	struct child_setup child = {
+		.path = s->host->qemu,
+		.fds = fds,
+		.nr_fds = s->host->nr_regions + 1,
+		.no_input = uses_stdin(s->options),
+	};
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
+		log_error("no socket pair for QMP: %s", strerror(errno));
+		return -1;
+	}
+	memcpy(fds, s->host->region_fds, s->host->nr_regions * sizeof(*fds));
+	fds[s->host->nr_regions] = pair[1];
+	child.argv = options_qemu_argv(s->options, s->host->qemu, s->host->region_fds, pair[1]);
+	pid = child_start(&child);
+	options_free_argv(child.argv);
+	close(pair[1]);
+	if (pid < 0) {
+		log_error("%s cannot be started: %s", s->host->qemu, strerror(-pid));
+		close(pair[0]);
+		return -1;
+	}
+	fcntl(pair[0], F_SETFL, O_NONBLOCK);
+	s->qemu = pid;
+	s->qmp_fd = pair[0];
+	qmp_init(&s->qmp, s->qmp_fd, &qmp_ops, s);
+	loop_watch(s->qmp_fd, POLLIN, qmp_io, s);
+	return 0;
+}
+
+static bool umemds_left(const struct supervisor *s)
+{
+	for (size_t i = 0; i < UMEMDS_MAX; i++) {
+		if (s->umemds[i])
+			return true;
+	}
+	return false;
+}
+
+int supervisor_run(const struct options *options, const struct host *host)
+{
+	struct supervisor s = {
+		.options = options,
+		.host = host,
+		.stream_fd = -1,
+		.migration_timer = { .fn = timer_fired, .context = &s },
+		.quit_timer = { .fn = signal_qemu, .context = &s },
+	};
+
+	for (size_t i = 0; i < options->nr_regions; i++)
+		s.region_names[i] = options->regions[i].name;
+	migration_init(&s.migration, &migration_ops, &s, s.region_names, options->nr_regions);
+
+	if (options->foreign_monitor)
+		log_warning("-monitor %s is QEMU's own: it does not know migrate -p; stdio and unix: do",
+			    options->foreign_monitor);
+	if (catch_signals(&s) || open_monitors(&s) || start_qemu(&s)) {
+		close_monitors(&s);
+		return 1;
+	}
+	while (!s.leave && (s.qemu || umemds_left(&s)))
+		loop_once();
+
+	migration_destroy(&s.migration);
+	close_stream(&s);
+	return s.gave_up ? 1 : s.qemu_status;
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "umem-qemu/hmp.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <string.h>
+
+#include "common/util.h"
+
+static struct hmp_command parse(const char *line)
+{
+	struct hmp_command command;
+
+	hmp_parse(&command, line, false);
+	return command;
+}
+
+static void assert_error(const char *line, const char *got, const char *wanted)
+{
+	struct hmp_command command = parse(line);
+
+	assert_int_equal(command.kind, HMP_ERROR);
+	if (!strstr(command.error, got) || !strstr(command.error, wanted))
+		fail_msg("\"%s\": \"%s\" lacks \"%s\" or \"%s\"", line, command.error, got, wanted);
+}
+
+static void test_migrate_p_is_taken_with_all_its_flags(void **state)
+{
+	struct hmp_command command = parse("migrate -d -p -n -m tcp:host:4444 32 5");
+
+	(void)state;
+	assert_int_equal(command.kind, HMP_MIGRATE);
+	assert_true(command.detach);
+	assert_true(command.no_push);
+	assert_true(command.follow);
+	assert_string_equal(command.uri, "tcp:host:4444");
+	assert_int_equal(command.forward, 32);
+	assert_int_equal(command.backward, 5);
+}
+
+static void test_migrate_p_defaults_are_push_and_no_prefault(void **state)
+{
+	struct hmp_command command = parse("  migrate\t-p  \"tcp:[::1]:1\" ");
+
+	(void)state;
+	assert_int_equal(command.kind, HMP_MIGRATE);
+	assert_false(command.detach);
+	assert_false(command.no_push);
+	assert_false(command.follow);
+	assert_string_equal(command.uri, "tcp:[::1]:1");
+	assert_int_equal(command.forward, 0);
+	assert_int_equal(command.backward, 0);
+}
+
+static void test_migrate_without_p_is_qemus(void **state)
+{
+	static const char *const lines[] = {
+		"migrate tcp:h:1", "migrate -d tcp:h:1", "migrate -b -i tcp:h:1", "migrate",
+		"migrate exec:cat>f -p",	/* -p is no flag there */
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
+		assert_int_equal(parse(lines[i]).kind, HMP_GUARDED);
+}
+
+static void test_bad_migrate_is_refused_with_what_is_wanted(void **state)
+{
+	(void)state;
+	assert_error("migrate -p", "no URI", "tcp:HOST:PORT");
+	assert_error("migrate -p -b tcp:h:1", "\"-b\"", "-d, -n and -m");
+	assert_error("migrate -n tcp:h:1", "-n", "migrate -p -n");
+	assert_error("migrate -m tcp:h:1", "-m", "migrate -p -m");
+	assert_error("migrate -p unix:/x", "\"unix:/x\"", "tcp:HOST:PORT");
+	assert_error("migrate -p defer", "\"defer\"", "tcp:HOST:PORT");
+	assert_error("migrate -p tcp:h", "\"tcp:h\"", "tcp:HOST:PORT");
+	assert_error("migrate -p tcp:h:99999", "\"99999\"", "0 to 65535");
+	assert_error("migrate -p nonsense", "\"nonsense\"", "scheme");
+	assert_error("migrate -p tcp:h:1 -5", "\"-5\"", "0 to 65536");
+	assert_error("migrate -p tcp:h:1 65537", "\"65537\"", "0 to 65536");
+	assert_error("migrate -p tcp:h:1 0 x", "backward is \"x\"", "0 to 65536");
+	assert_error("migrate -p tcp:h:1 1 99999999999999999999", "backward", "0 to 65536");
+	assert_error("migrate -p tcp:h:1 1 2 3", "\"3\"", "[forward [backward]]");
+}
+
+static void test_every_other_line_passes(void **state)
+{
+	static const char *const lines[] = {
+		"info status", "info migrate_parameters", "infos", "quit", "q", "mig -p tcp:h:1",
+		"migrate_set_capability x on", "contx", "device_add e1000", "x/4i $pc",
+		"info migrate x", "cpu", "cpu x", "help cont", "MIGRATE -p tcp:h:1",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
+		assert_int_equal(parse(lines[i]).kind, HMP_PASS);
+}
+
+static void test_commands_of_interest_are_known_by_each_name(void **state)
+{
+	static const struct {
+		const char *line;
+		enum hmp_kind kind;
+	} cases[] = {
+		{ "", HMP_EMPTY }, { " \t", HMP_EMPTY },
+		{ "info migrate", HMP_INFO_MIGRATE }, { "  info   migrate ", HMP_INFO_MIGRATE },
+		{ "migrate_cancel", HMP_CANCEL },
+		{ "c", HMP_CONT }, { "cont", HMP_CONT },
+		{ "s", HMP_STOP }, { "stop", HMP_STOP },
+		{ "system_reset", HMP_GUARDED }, { "loadvm x", HMP_GUARDED },
+		{ "gdbserver", HMP_GUARDED },
+		{ "help", HMP_HELP }, { "?", HMP_HELP }, { "help migrate", HMP_HELP_MIGRATE },
+		{ "? migrate_cancel", HMP_HELP_MIGRATE },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		assert_int_equal(parse(cases[i].line).kind, cases[i].kind);
+	assert_string_equal(parse("system_reset").word, "system_reset");
+}
+
+static void test_cpu_is_noted(void **state)
+{
+	struct hmp_command command = parse("cpu 3");
+
+	(void)state;
+	assert_int_equal(command.kind, HMP_CPU);
+	assert_int_equal(command.cpu, 3);
+}
+
+static void test_migrate_incoming_is_ours_only_where_a_guest_is_expected(void **state)
+{
+	struct hmp_command command;
+
+	(void)state;
+	hmp_parse(&command, "migrate_incoming tcp:0:4444", true);
+	assert_int_equal(command.kind, HMP_INCOMING);
+	assert_string_equal(command.uri, "tcp:0:4444");
+	hmp_parse(&command, "migrate_incoming tcp:0:4444", false);
+	assert_int_equal(command.kind, HMP_GUARDED);
+	hmp_parse(&command, "migrate_incoming", true);
+	assert_int_equal(command.kind, HMP_ERROR);
+	hmp_parse(&command, "migrate_incoming unix:/x", true);
+	assert_int_equal(command.kind, HMP_ERROR);
+	assert_non_null(strstr(command.error, "unix:/x"));
+}
+
+static void test_overlong_lines_pass(void **state)
+{
+	char line[4096];
+
+	(void)state;
+	memset(line, 'a', sizeof(line) - 1);
+	line[sizeof(line) - 1] = '\0';
+	assert_int_equal(parse(line).kind, HMP_PASS);
+	for (size_t i = 1; i < sizeof(line) - 1; i += 2)
+		line[i] = ' ';
+	assert_int_equal(parse(line).kind, HMP_PASS);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_migrate_p_is_taken_with_all_its_flags),
+		cmocka_unit_test(test_migrate_p_defaults_are_push_and_no_prefault),
+		cmocka_unit_test(test_migrate_without_p_is_qemus),
+		cmocka_unit_test(test_bad_migrate_is_refused_with_what_is_wanted),
+		cmocka_unit_test(test_every_other_line_passes),
+		cmocka_unit_test(test_commands_of_interest_are_known_by_each_name),
+		cmocka_unit_test(test_cpu_is_noted),
+		cmocka_unit_test(test_migrate_incoming_is_ours_only_where_a_guest_is_expected),
+		cmocka_unit_test(test_overlong_lines_pass),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

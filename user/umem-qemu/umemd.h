@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The pager: its command line, its process, its control connection. */
+#ifndef UMEM_QEMU_UMEMD_H
+#define UMEM_QEMU_UMEMD_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "common/jsonl.h"
+#include "umem-qemu/loop.h"
+#include "umem-qemu/migration.h"
+#include "umem-qemu/options.h"
+
+/**
+ * struct umemd_setup - what umemd is started with
+ * @path: the program
+ * @role: source or destination
+ * @uri: where the other side is, or where to listen
+ * @command: MIGRATION_SOURCE: prefault and push
+ * @touch: MIGRATION_DESTINATION: touch pages after publishing
+ * @regions: guest memory
+ * @region_fds: a descriptor of each
+ * @nr_regions: how many
+ */
+struct umemd_setup {
+	const char *path;
+	enum migration_role role;
+	const char *uri;
+	const struct hmp_command *command;
+	bool touch;
+	const struct region_option *regions;
+	const int *region_fds;
+	size_t nr_regions;
+};
+
+/**
+ * umemd_argv - the command line
+ *
+ * Return: a NULL-terminated array, to be freed by options_free_argv().
+ */
+char **umemd_argv(const struct umemd_setup *setup, int control_fd, int state_fd);
+
+struct umemd;
+
+struct umemd_ops {
+	void (*event)(void *context, struct umemd *umemd, json_t *event);
+	/* @how in words; @umemd is freed after this */
+	void (*gone)(void *context, struct umemd *umemd, const char *how);
+};
+
+/**
+ * umemd_start - start one
+ * @stream_fd: set to the end of the device state stream that is for QEMU; the caller's
+ * @error: set to a sentence, the caller's, on failure
+ */
+struct umemd *umemd_start(const struct umemd_setup *setup, const struct umemd_ops *ops,
+			  void *context, int *stream_fd, char **error);
+pid_t umemd_pid(const struct umemd *umemd);
+void umemd_tell(struct umemd *umemd, json_t *command);
+
+/**
+ * umemd_dismiss - it is to end by itself; after a moment it is killed
+ */
+void umemd_dismiss(struct umemd *umemd);
+
+/**
+ * umemd_reaped - its process has ended: delivers what it still said, then gone()
+ */
+void umemd_reaped(struct umemd *umemd, int status);
+
+#endif
