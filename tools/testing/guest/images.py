@@ -13,9 +13,10 @@ import kernel  # noqa: E402
 def main(folder):
     stock = kernel.stock()
     shutil.copy(stock.image, folder / "vmlinuz")
-    kernel.initramfs(folder / "guest.cpio", stock, folder / "guest")
+    kernel.initramfs(folder / "guest.cpio", stock, folder / "guest",
+                     ["virtio_pci", "virtio_console"])
     kernel.initramfs(folder / "disk-guest.cpio", stock, HERE / "disk-init",
-                     ["virtio_pci", "virtio_blk", "ext4"], [(kernel.BUSYBOX, "bin/busybox")])
+                     ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"], [(kernel.BUSYBOX, "bin/busybox")])
 
 
 try:
