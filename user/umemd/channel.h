@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One connection: magic, frames in, frames out, all without waiting and with
+ * bounded memory.
+ */
+#ifndef UMEMD_CHANNEL_H
+#define UMEMD_CHANNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "umemd/codec.h"
+#include "umemd/loop.h"
+
+#define CHANNEL_PEER_MAX	80
+#define CHANNEL_OUT_MAX		(256 * 1024)	/* bytes queued, STATE and BITMAP included */
+#define CHANNEL_IOV_MAX		(PAGES_MAX + 1)
+
+/* Asked at each header, before memory is taken for what follows. */
+typedef int (*channel_admit)(void *owner, const struct frame *frame, char *error);
+
+/**
+ * struct channel - a connection
+ * @frame: after channel_receive() gave 1: the header
+ * @payload: and what follows it; of PAGES the entries only
+ * @data: of PAGES: the contents of the pages, page aligned
+ * @bytes: where the traffic of both directions is counted
+ * @heard_ns: when something last came
+ */
+struct channel {
+	struct watch watch;
+	enum channel_kind kind;
+	char peer[CHANNEL_PEER_MAX];
+	channel_admit admit;
+	uint64_t *bytes;
+	uint64_t heard_ns;
+
+	struct frame frame;
+	uint8_t *payload;
+	uint8_t *data;
+
+	bool magic_seen, in_payload;
+	uint8_t magic[MAGIC_SIZE];
+	uint8_t header[FRAME_HEADER];
+	size_t magic_have, header_have;
+	size_t payload_room, payload_size, payload_have;
+	size_t data_size, data_have;
+
+	uint8_t *out;
+	size_t out_start, out_used, out_room;
+	struct iovec iov[CHANNEL_IOV_MAX];
+	unsigned int iov_next, iov_count;
+};
+
+/**
+ * channel_new - take over a connected or connecting socket and say the magic
+ * @fd: closed by channel_free()
+ * @peer: for messages
+ * @bytes: see struct channel
+ * @watch: priority, ready and owner are taken from it; watches for nothing yet
+ *
+ * Return: the channel or NULL (out of memory; @fd is then closed).
+ */
+struct channel *channel_new(int fd, const char *peer, uint64_t *bytes, const struct watch *watch,
+			    channel_admit admit);
+void channel_free(struct loop *loop, struct channel *channel);
+
+/**
+ * channel_take_pages - this channel will receive PAGES: get the memory for it
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int channel_take_pages(struct channel *channel);
+
+/**
+ * channel_receive - read up to one frame
+ * @error: CODEC_ERROR_MAX bytes, for a sentence on -EPROTO and other failures
+ *
+ * Return: 1 a frame is there, valid until the next call; 0 the peer closed;
+ * -EAGAIN not complete yet; -EPROTO nonsense came; another negative errno.
+ */
+int channel_receive(struct channel *channel, char *error);
+
+/**
+ * channel_has_frame - will channel_receive() give a frame without reading?
+ *
+ * It may have come along with the one before, and no poll tells of it.
+ */
+bool channel_has_frame(const struct channel *channel);
+
+/**
+ * channel_send - queue a frame and send what goes
+ *
+ * Return: 0; -ENOBUFS more than CHANNEL_OUT_MAX would be queued; -ENOMEM;
+ * another negative errno: the connection is gone.
+ */
+int channel_send(struct channel *channel, const struct frame *frame, const void *payload);
+
+/* A frame without payload. */
+int channel_say(struct channel *channel, enum frame_type type, uint16_t flags);
+
+/**
+ * channel_send_pages - send a PAGES frame from where its parts lie
+ * @iov: header and entries, then the pages; must stay until channel_busy() is false
+ *
+ * May be called only while channel_busy() is false. Return: as channel_send().
+ */
+int channel_send_pages(struct channel *channel, const struct iovec *iov, unsigned int count);
+
+/**
+ * channel_flush - send what is queued
+ *
+ * Return: 0 nothing left; -EAGAIN; another negative errno.
+ */
+int channel_flush(struct channel *channel);
+
+/* Is something queued? Then watch for EPOLLOUT. */
+bool channel_busy(const struct channel *channel);
+size_t channel_queued(const struct channel *channel);
+
+#endif

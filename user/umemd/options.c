@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "umemd/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/util.h"
+
+const char options_help[] =
+"umemd moves the memory of a guest to another host while the guest runs there.\n"
+"It is started by umem-qemu, with every descriptor it needs already open.\n"
+"\n"
+"  umemd source OPTIONS        the guest is here: send its pages\n"
+"  umemd destination OPTIONS   the guest comes here: bring its pages\n"
+"  umemd --help | --version\n"
+"\n"
+"  --control-fd=N          commands in and events out, JSON objects, one a line\n"
+"  --state-fd=N            the guest's device state: read by the source,\n"
+"                          written by the destination\n"
+"  --uri=tcp:HOST:PORT     where to connect to, or to listen\n"
+"  --region=NAME:FD:LENGTH a region of the guest; once for each\n"
+"  --verbose               tell more on standard error\n"
+"\n"
+"source only:\n"
+"  --forward=N             pages sent along after each requested one (0)\n"
+"  --backward=N            pages sent along before each requested one (0)\n"
+"  --no-push               send only what is asked for\n"
+"  --follow                push on from behind the last requested page\n"
+"  --no-checksum           send pages without checksums\n"
+"  --connect-timeout=N     seconds to wait for the destination (10)\n"
+"\n"
+"destination only:\n"
+"  --no-prealloc           do not take the memory before the guest moves\n"
+"\n"
+"Exit status: 0 done, 1 failed, 2 wrong use.\n";
+
+enum option_key {
+	KEY_HELP = 1,
+	KEY_VERSION,
+	KEY_VERBOSE,
+	KEY_CONTROL_FD,
+	KEY_STATE_FD,
+	KEY_URI,
+	KEY_REGION,
+	KEY_FORWARD,
+	KEY_BACKWARD,
+	KEY_NO_PUSH,
+	KEY_FOLLOW,
+	KEY_NO_CHECKSUM,
+	KEY_CONNECT_TIMEOUT,
+	KEY_NO_PREALLOC,
+};
+
+static const struct option long_options[] = {
+	{ "help", no_argument, NULL, KEY_HELP },
+	{ "version", no_argument, NULL, KEY_VERSION },
+	{ "verbose", no_argument, NULL, KEY_VERBOSE },
+	{ "control-fd", required_argument, NULL, KEY_CONTROL_FD },
+	{ "state-fd", required_argument, NULL, KEY_STATE_FD },
+	{ "uri", required_argument, NULL, KEY_URI },
+	{ "region", required_argument, NULL, KEY_REGION },
+	{ "forward", required_argument, NULL, KEY_FORWARD },
+	{ "backward", required_argument, NULL, KEY_BACKWARD },
+	{ "no-push", no_argument, NULL, KEY_NO_PUSH },
+	{ "follow", no_argument, NULL, KEY_FOLLOW },
+	{ "no-checksum", no_argument, NULL, KEY_NO_CHECKSUM },
+	{ "connect-timeout", required_argument, NULL, KEY_CONNECT_TIMEOUT },
+	{ "no-prealloc", no_argument, NULL, KEY_NO_PREALLOC },
+	{ NULL, 0, NULL, 0 },
+};
+
+static enum options_result __attribute__((format(printf, 2, 3)))
+wrong(char *error, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(error, OPTIONS_ERROR_MAX, format, args);
+	va_end(args);
+	return OPTIONS_WRONG;
+}
+
+/* Digits only, at most @limit. */
+static int parse_number(const char *text, uint64_t limit, uint64_t *value)
+{
+	unsigned long long number;
+	char *end;
+
+	if (!isdigit((unsigned char)*text))
+		return -EINVAL;
+	errno = 0;
+	number = strtoull(text, &end, 10);
+	if (errno || *end || number > limit)
+		return -ERANGE;
+	*value = number;
+	return 0;
+}
+
+static enum options_result take_number(const char *option, const char *text, uint64_t low,
+				       uint64_t high, uint64_t *value, char *error)
+{
+	if (parse_number(text, high, value) || *value < low)
+		return wrong(error, "--%s is \"%s\", wanted a number from %llu to %llu", option,
+			     text, (unsigned long long)low, (unsigned long long)high);
+	return OPTIONS_RUN;
+}
+
+static enum options_result take_region(struct options *options, const char *text, char *error)
+{
+	const char *fd_text = strchr(text, ':');
+	const char *length_text = fd_text ? strchr(fd_text + 1, ':') : NULL;
+	struct hello_region *region;
+	char digits[16];
+	uint64_t fd;
+
+	if (!length_text)
+		return wrong(error, "--region is \"%s\", wanted NAME:FD:LENGTH", text);
+	if (options->nr_regions == REGIONS_MAX)
+		return wrong(error, "--region is there more than %d times", REGIONS_MAX);
+	region = &options->regions[options->nr_regions];
+
+	if (!region_name_valid(text, (size_t)(fd_text - text)))
+		return wrong(error, "--region \"%s\": the name is not 1 to %d printable characters",
+			     text, REGION_NAME_MAX - 1);
+	memset(region->name, 0, sizeof(region->name));
+	memcpy(region->name, text, (size_t)(fd_text - text));
+
+	snprintf(digits, sizeof(digits), "%.*s", (int)(length_text - fd_text - 1), fd_text + 1);
+	if (parse_number(digits, INT_MAX, &fd))
+		return wrong(error, "--region \"%s\": the descriptor is \"%s\", wanted a number",
+			     text, digits);
+	if (parse_number(length_text + 1, INT64_MAX, &region->length) || !region->length ||
+	    region->length % PAGE_BYTES)
+		return wrong(error, "--region \"%s\": the length is \"%s\", wanted a positive multiple of %d",
+			     text, length_text + 1, PAGE_BYTES);
+	for (uint32_t i = 0; i < options->nr_regions; i++) {
+		if (!strcmp(options->regions[i].name, region->name))
+			return wrong(error, "--region \"%s\" is there twice", region->name);
+	}
+	options->region_fds[options->nr_regions++] = (int)fd;
+	return OPTIONS_RUN;
+}
+
+static enum options_result take_uri(struct options *options, const char *text, char *error)
+{
+	if (uri_parse(&options->uri, text, error, OPTIONS_ERROR_MAX))
+		return OPTIONS_WRONG;
+	if (options->uri.kind != URI_TCP)
+		return wrong(error, "--uri is \"%s\", wanted tcp:HOST:PORT", text);
+	if (options->role == ROLE_SOURCE && !options->uri.port)
+		return wrong(error, "--uri is \"%s\", wanted a port from 1 to 65535 to connect to",
+			     text);
+	strcpy(options->uri_text, text);
+	return OPTIONS_RUN;
+}
+
+static enum options_result take(struct options *options, enum option_key key, const char *name,
+				const char *text, char *error)
+{
+	enum options_result result = OPTIONS_RUN;
+	uint64_t value = 0;
+
+	if (key >= KEY_FORWARD && key <= KEY_CONNECT_TIMEOUT && options->role != ROLE_SOURCE)
+		return wrong(error, "--%s is for the source only", name);
+	if (key == KEY_NO_PREALLOC && options->role != ROLE_DESTINATION)
+		return wrong(error, "--%s is for the destination only", name);
+
+	switch (key) {
+	case KEY_HELP:
+		return OPTIONS_HELP;
+	case KEY_VERSION:
+		return OPTIONS_VERSION;
+	case KEY_VERBOSE:
+		options->verbose = true;
+		break;
+	case KEY_CONTROL_FD:
+		result = take_number(name, text, 0, INT_MAX, &value, error);
+		options->control_fd = (int)value;
+		break;
+	case KEY_STATE_FD:
+		result = take_number(name, text, 0, INT_MAX, &value, error);
+		options->state_fd = (int)value;
+		break;
+	case KEY_URI:
+		return take_uri(options, text, error);
+	case KEY_REGION:
+		return take_region(options, text, error);
+	case KEY_FORWARD:
+		return take_number(name, text, 0, PREFAULT_MAX, &options->policy.forward, error);
+	case KEY_BACKWARD:
+		return take_number(name, text, 0, PREFAULT_MAX, &options->policy.backward, error);
+	case KEY_NO_PUSH:
+		options->policy.push = false;
+		break;
+	case KEY_FOLLOW:
+		options->policy.follow = true;
+		break;
+	case KEY_NO_CHECKSUM:
+		options->checksum = false;
+		break;
+	case KEY_CONNECT_TIMEOUT:
+		result = take_number(name, text, 1, 3600, &value, error);
+		options->connect_timeout = (unsigned int)value;
+		break;
+	case KEY_NO_PREALLOC:
+		options->preallocate = false;
+		break;
+	}
+	return result;
+}
+
+static enum options_result check_complete(const struct options *options, char *error)
+{
+	if (options->control_fd < 0)
+		return wrong(error, "--control-fd is missing");
+	if (options->state_fd < 0)
+		return wrong(error, "--state-fd is missing");
+	if (!options->uri_text[0])
+		return wrong(error, "--uri is missing");
+	if (!options->nr_regions)
+		return wrong(error, "--region is missing");
+	return OPTIONS_RUN;
+}
+
+enum options_result options_parse(struct options *options, int argc, char **argv, char *error)
+{
+	enum options_result result;
+	int key, index = 0;
+
+	memset(options, 0, sizeof(*options));
+	options->control_fd = options->state_fd = -1;
+	options->policy.push = true;
+	options->checksum = true;
+	options->preallocate = true;
+	options->connect_timeout = 10;
+
+	if (argc < 2)
+		return wrong(error, "wanted \"source\" or \"destination\"; see umemd --help");
+	if (!strcmp(argv[1], "--help"))
+		return OPTIONS_HELP;
+	if (!strcmp(argv[1], "--version"))
+		return OPTIONS_VERSION;
+	if (!strcmp(argv[1], "source"))
+		options->role = ROLE_SOURCE;
+	else if (!strcmp(argv[1], "destination"))
+		options->role = ROLE_DESTINATION;
+	else
+		return wrong(error, "the role is \"%s\", wanted \"source\" or \"destination\"",
+			     argv[1]);
+
+	optind = 0;	/* start over, whatever was parsed before */
+	opterr = 0;
+	while ((key = getopt_long(argc - 1, argv + 1, ":", long_options, &index)) != -1) {
+		if (key == ':')
+			return wrong(error, "%s needs a value", argv[optind]);
+		if (key == '?')
+			return wrong(error, "option %s is unknown or has a value it does not take",
+				     argv[optind]);
+		result = take(options, (enum option_key)key, long_options[index].name, optarg,
+			      error);
+		if (result != OPTIONS_RUN)
+			return result;
+	}
+	if (optind < argc - 1)
+		return wrong(error, "argument \"%s\" is not wanted", argv[1 + optind]);
+	return check_complete(options, error);
+}

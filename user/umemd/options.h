@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef UMEMD_OPTIONS_H
+#define UMEMD_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/uri.h"
+#include "umemd/codec.h"
+#include "umemd/scheduler.h"
+#include "umemd/session.h"
+
+#define OPTIONS_ERROR_MAX	(URI_ERROR_MAX + 256)
+#define PREFAULT_MAX		(1ULL << 32)
+
+struct options {
+	enum session_role role;
+	int control_fd;
+	int state_fd;
+	struct uri uri;
+	char uri_text[URI_TEXT_MAX];
+
+	struct hello_region regions[REGIONS_MAX];
+	int region_fds[REGIONS_MAX];
+	uint32_t nr_regions;
+
+	struct scheduler_policy policy;
+	bool checksum;
+	bool preallocate;
+	unsigned int connect_timeout;	/* seconds */
+	bool verbose;
+};
+
+enum options_result {
+	OPTIONS_RUN,
+	OPTIONS_HELP,
+	OPTIONS_VERSION,
+	OPTIONS_WRONG,
+};
+
+/**
+ * options_parse - the command line
+ * @error: OPTIONS_ERROR_MAX bytes, on OPTIONS_WRONG a sentence
+ */
+enum options_result options_parse(struct options *options, int argc, char **argv, char *error);
+
+extern const char options_help[];
+
+#endif
