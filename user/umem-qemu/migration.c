@@ -813,6 +813,7 @@ static void destination_umemd_state(struct migration *m, const char *state)
 	 */
 	if (!strcmp(state, "advise") && m->phase == PHASE_WAIT) {
 		m->phase = PHASE_ADVISE;
+		m->started_us = m->ops->now_us(m->context);
 		set_state(m, "advise");
 		give_stream(m);
 	} else if (!strcmp(state, "listen") && !m->moved) {

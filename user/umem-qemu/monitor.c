@@ -36,6 +36,7 @@ struct monitor {
 	bool delivering;
 	bool too_long;
 	bool ended;		/* no more input will come */
+	bool hung_up;		/* and nobody reads what we write */
 	bool progress_shown;
 	uint64_t progress_ns;
 	int cpu;
@@ -79,6 +80,8 @@ static void drop_client(struct monitor *monitor)
 	monitor->out = -1;
 	monitor->input_used = 0;
 	monitor->too_long = false;
+	monitor->ended = false;
+	monitor->hung_up = false;
 	monitor->cpu = -1;
 	text_free(&monitor->output);
 }
@@ -209,17 +212,24 @@ static void read_plain(struct monitor *monitor)
 
 	if (n < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
-	if (n <= 0) {
-		if (monitor->listener >= 0) {
-			drop_client(monitor);
-		} else {
-			monitor->ended = true;	/* the guest runs on, as with QEMU's own */
-			loop_forget(monitor->in);
-		}
+	if (n <= 0) {	/* the guest runs on, as with QEMU's own monitor */
+		monitor->ended = true;
 		return;
 	}
 	monitor->input_used += (size_t)n;
 	next_line(monitor);
+}
+
+/* A client may send its lines, close its side, and read the answers. */
+static void say_goodbye(struct monitor *monitor)
+{
+	bool line = monitor->input_used &&
+		    memchr(monitor->input, '\n', monitor->input_used);
+
+	if (monitor->listener < 0 || monitor->in < 0 || !monitor->ended || line)
+		return;
+	if (monitor->hung_up || (!monitor->busy && !monitor->output.used))
+		drop_client(monitor);
 }
 
 static void client_event(void *context, short revents)
@@ -228,12 +238,16 @@ static void client_event(void *context, short revents)
 
 	if (revents & POLLOUT)
 		pump(monitor);
-	if (monitor->in >= 0 && (revents & (POLLIN | POLLHUP | POLLERR))) {
+	if (monitor->in >= 0 && (revents & POLLIN)) {
 		if (monitor->terminal)
 			rl_callback_read_char();
 		else
 			read_plain(monitor);
+	} else if (revents & (POLLHUP | POLLERR)) {
+		monitor->ended = true;
+		monitor->hung_up = true;
 	}
+	say_goodbye(monitor);
 	watch(monitor);
 }
 
@@ -262,12 +276,16 @@ static void watch(struct monitor *monitor)
 	if (monitor->in < 0 || !monitor->started)
 		return;
 	/* A client that leaves shall be noticed while its line is worked on. */
-	if (!monitor->ended && (!monitor->busy || (monitor->listener >= 0 && room)))
+	if (!monitor->ended && room && (!monitor->busy || monitor->listener >= 0))
 		in = POLLIN;
 	if (monitor->output.used)
 		out = POLLOUT;
 	if (monitor->listener >= 0) {
-		watch_fd(monitor->in, in | out, client_event, monitor);
+		/* Without events, too: a hang-up is always told. */
+		if (monitor->hung_up)
+			loop_forget(monitor->in);
+		else
+			loop_watch(monitor->in, in | out, client_event, monitor);
 	} else {
 		watch_fd(monitor->in, in, client_event, monitor);
 		watch_fd(monitor->out, out, output_event, monitor);
@@ -433,6 +451,7 @@ void monitor_ready(struct monitor *monitor)
 	else
 		put(monitor, MONITOR_PROMPT);
 	next_line(monitor);
+	say_goodbye(monitor);
 	watch(monitor);
 }
 
