@@ -28,6 +28,7 @@ class Mutant:
     old: str
     new: str
     program: str
+    times: int = 1
 
 
 MUTANTS = [
@@ -50,7 +51,7 @@ MUTANTS = [
            "	if (!(vmf->flags & FAULT_FLAG_ALLOW_RETRY))\n		return VM_FAULT_NOPAGE;",
            "presence"),
     Mutant("2-copy-overwrites", "pager.c",
-           "	if (!umem_page_fillable(region, index))\n		goto unlock;", "", "presence"),
+           "if (!umem_page_fillable(region, index))", "if (0)", "presence", 2),
     Mutant("2-publish-leaves-fill-view", "pager.c",
            "			umem_region_unmap(region, chunk);\n", "", "presence"),
     Mutant("2-copy-leaves-fill-view", "pager.c",
@@ -122,9 +123,9 @@ def build(mutant):
     shutil.copytree(lab.REPO / "uapi", work / "uapi")
     source = work / "kernel" / mutant.file
     text = source.read_text()
-    if text.count(mutant.old) != 1:
+    if text.count(mutant.old) != mutant.times:
         raise lab.LabError(f"{mutant.name}: its text stands {text.count(mutant.old)} times in "
-                           f"{mutant.file}, not once")
+                           f"{mutant.file}, not {mutant.times}")
     source.write_text(text.replace(mutant.old, mutant.new))
     headers = f"/lib/modules/{lab.kernel.stock().release}/build"
     made = subprocess.run(["make", "-C", headers, f"M={work / 'kernel'}", "modules",

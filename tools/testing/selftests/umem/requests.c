@@ -275,33 +275,59 @@ static void sigbus_policy_without_pager(void)
 	CHECK_EQ(guest[0], 'b');
 }
 
-/* A child that waits for the page; returns its pid once it does. */
-static pid_t waiting_child(int page)
+static volatile sig_atomic_t handled;
+
+static void count_signal(int sig)
+{
+	(void)sig;
+	handled++;
+}
+
+/* A child that waits for the page, also in a system call; returns its pid once it does. */
+static pid_t waiting_child(int page, bool in_kernel)
 {
 	uint64_t before = info(region_fd).waiters;
 	pid_t pid;
 
+	signal(SIGUSR1, count_signal);
 	fflush(stdout);
 	pid = fork();
 	if (!pid) {
-		(void)*(volatile char *)(guest + page * PAGE);
+		if (in_kernel)
+			unlink(guest + page * PAGE);
+		else
+			(void)*(volatile char *)(guest + page * PAGE);
 		_exit(0);
 	}
 	expect_waiters(region_fd, before + 1);
 	return pid;
 }
 
-static void wait_is_killable(void)
+static void expect_killable(bool in_kernel)
 {
 	int status;
 	pid_t pid;
 
 	setup();
-	pid = waiting_child(0);
+	pid = waiting_child(0, in_kernel);
+	/* A signal with a handler makes a fault in the kernel start again. */
+	kill(pid, SIGUSR1);
+	msleep(100);
+	expect_waiters(region_fd, 1);
 	kill(pid, SIGKILL);
 	CHECK_EQ(waitpid(pid, &status, 0), pid);
 	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "status %x", status);
 	CHECK_EQ(info(region_fd).waiters, 0);
+}
+
+static void wait_is_killable(void)
+{
+	expect_killable(false);
+}
+
+static void kernel_mode_wait_is_killable(void)
+{
+	expect_killable(true);
 }
 
 static void request_outlives_its_thread(void)
@@ -311,7 +337,7 @@ static void request_outlives_its_thread(void)
 	pid_t pid;
 
 	setup();
-	pid = waiting_child(4);
+	pid = waiting_child(4, false);
 	expect_request(pager_fd, 4 * PAGE);
 	start(&t, touch_read, guest + 4 * PAGE);
 	expect_waiters(region_fd, 2);
@@ -346,14 +372,6 @@ static void wait_holds_no_mmap_lock(void)
 	CHECK(!t.done, "it did not wait");
 	copy_byte(pager_fd, 0, 0);
 	finish(&t);
-}
-
-static volatile sig_atomic_t handled;
-
-static void count_signal(int sig)
-{
-	(void)sig;
-	handled++;
 }
 
 static void signal_is_handled_during_a_wait(void)
@@ -454,6 +472,7 @@ static const struct test tests[] = {
 	TEST(one_pager_at_a_time),
 	TEST(sigbus_policy_without_pager),
 	TEST(wait_is_killable),
+	TEST(kernel_mode_wait_is_killable),
 	TEST(request_outlives_its_thread),
 	TEST(wait_holds_no_mmap_lock),
 	TEST(signal_is_handled_during_a_wait),
