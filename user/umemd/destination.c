@@ -779,6 +779,8 @@ static void receive(struct destination *destination, enum channel_kind kind)
 		if (err != 1) {
 			if (!err && destination->session.state == SESSION_END)
 				finish(destination, 0);
+			else if (err == -EPROTO)
+				lost(destination, "%s: %s", channel->peer, error);
 			else
 				lost(destination, "connection to the source %s lost on the %s channel: %s",
 				     channel->peer, channel_name(kind), error);
@@ -1024,9 +1026,8 @@ static void take_resume(struct stranger *stranger)
 	/* The source knows better whether the old connections are good. */
 	close_channels(destination);
 	adopt(stranger, CHANNEL_CONTROL);
-	if (!was_gone) {
+	if (!was_gone)
 		take_go(destination, &channel->frame);
-	}
 	if (destination->session.state == SESSION_END) {
 		say(destination, FRAME_END);
 		return;

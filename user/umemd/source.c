@@ -293,23 +293,25 @@ static bool may_send_pages(const struct source *source)
 	       state <= SESSION_RUNNING;
 }
 
-/* Urgent until it has no more or takes no more; then one frame of bulk. */
-static void send_more(struct source *source)
+/* Until it has no more or takes no more. */
+static void send_urgent(struct source *source)
 {
-	struct channel *urgent, *bulk;
-
 	while (may_send_pages(source) && !channel_busy(source->channels[CHANNEL_URGENT]) &&
 	       send_pages(source, CHANNEL_URGENT))
 		;
-	if (!may_send_pages(source))
+}
+
+/* One frame, if urgent is idle. */
+static void send_bulk(struct source *source)
+{
+	if (!may_send_pages(source) || channel_busy(source->channels[CHANNEL_URGENT]) ||
+	    channel_busy(source->channels[CHANNEL_BULK]))
 		return;
-	urgent = source->channels[CHANNEL_URGENT];
-	bulk = source->channels[CHANNEL_BULK];
-	if (!channel_busy(urgent) && !channel_busy(bulk) && !send_pages(source, CHANNEL_BULK) &&
-	    may_send_pages(source) && scheduler_all_sent(&source->scheduler) &&
-	    !source->all_sent) {
+	if (!send_pages(source, CHANNEL_BULK) && may_send_pages(source) &&
+	    scheduler_all_sent(&source->scheduler) && !source->all_sent) {
 		source->all_sent = true;
-		sent(source, CHANNEL_BULK, channel_say(bulk, FRAME_ALL_SENT, 0));
+		sent(source, CHANNEL_BULK,
+		     channel_say(source->channels[CHANNEL_BULK], FRAME_ALL_SENT, 0));
 	}
 }
 
@@ -442,7 +444,7 @@ static void take_request(struct source *source, struct channel *channel)
 	/* There is room: set_wants() and urgent_ready() see to it. */
 	scheduler_request(&source->scheduler, frame->region, pages, frame->count,
 			  frame->flags & FRAME_REQUEST_AGAIN);
-	send_more(source);
+	send_urgent(source);
 }
 
 static void take_bitmap(struct source *source, struct channel *channel)
@@ -658,6 +660,8 @@ static void receive(struct source *source, enum channel_kind kind)
 			return;
 		if (err == 1)
 			take_frame(source, channel);
+		else if (err == -EPROTO)
+			lost(source, "%s: %s", source->options->uri_text, error);
 		else
 			lost(source, "connection to %s lost on the %s channel: %s",
 			     source->options->uri_text, channel_name(kind), error);
@@ -679,8 +683,6 @@ static void channel_ready(struct source *source, enum channel_kind kind, uint32_
 	}
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 		receive(source, kind);
-	if (kind != CHANNEL_CONTROL)
-		send_more(source);
 }
 
 static void control_ready(void *owner, uint32_t events)
@@ -763,7 +765,6 @@ static void command(void *owner, const char *name, json_t *object)
 			return;
 		}
 		source->stopped = true;
-		send_more(source);
 	} else if (!strcmp(name, "go")) {
 		json_t *run = json_object_get(object, "run");
 
@@ -856,6 +857,10 @@ static void run_loop(struct source *source)
 				progress_now(source);
 			continue;
 		}
+		send_urgent(source);
+		send_bulk(source);
+		if (source->done)
+			break;
 		set_wants(source);
 		err = loop_turn(&source->loop, (int)((next_tick - now) / NSEC_PER_MSEC) + 1);
 		if (err)

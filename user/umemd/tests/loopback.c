@@ -1,0 +1,1343 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Both roles of umemd on one host, over loopback, with this program in the
+ * place of umem-qemu and of the guest: it makes the regions, speaks to both
+ * control sockets, touches pages from threads and checks every one of them.
+ * Needs /dev/umem. Prints TAP.
+ *
+ *	loopback [PATH-OF-UMEMD [PART-OF-A-TEST'S-NAME]]
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/jsonl.h"
+#include "common/util.h"
+#include "libumem.h"
+#include "umemd/codec.h"
+
+#define PAGE		4096UL
+#define MIB		(1UL << 20)
+#define REGIONS		3
+#define TIMEOUT_MS	20000
+
+static const char *umemd_path;
+static int device = -1;
+static int test_number, failures;
+static const char *test_name;
+static bool test_failed;
+
+/* A check that fails is told and the test goes on to take everything down. */
+#define check(condition, ...) check_at(__LINE__, condition, #condition, " " __VA_ARGS__)
+
+static bool __attribute__((format(printf, 4, 5)))
+check_at(int line, bool holds, const char *text, const char *format, ...)
+{
+	va_list args;
+
+	if (holds)
+		return true;
+	test_failed = true;
+	printf("# line %d: %s", line, text);
+	if (format[1]) {
+		printf(":");
+		va_start(args, format);
+		vprintf(format, args);
+		va_end(args);
+	}
+	printf("\n");
+	fflush(stdout);
+	return false;
+}
+
+static void __attribute__((noreturn, format(printf, 1, 2))) bail(const char *format, ...)
+{
+	va_list args;
+
+	printf("Bail out! ");
+	va_start(args, format);
+	vprintf(format, args);
+	va_end(args);
+	printf("\n");
+	exit(1);
+}
+
+/* Contents: every page differs, some are zero, some were never touched. */
+
+static uint64_t mix(uint64_t x)
+{
+	x += 0x9e3779b97f4a7c15ULL;
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
+	return x ^ x >> 31;
+}
+
+enum page_kind { PAGE_FULL, PAGE_SPARSE, PAGE_WRITTEN_ZERO, PAGE_UNTOUCHED };
+
+static enum page_kind kind_of(unsigned int region, uint64_t page)
+{
+	uint64_t draw = mix(page * 8 + region) % 16;
+
+	/* One quarter of each region in a row is a hole. */
+	if (page % 1024 >= 768)
+		return PAGE_UNTOUCHED;
+	if (draw < 10)
+		return PAGE_FULL;
+	return draw < 12 ? PAGE_SPARSE : draw < 14 ? PAGE_WRITTEN_ZERO : PAGE_UNTOUCHED;
+}
+
+static uint64_t word_of(unsigned int region, uint64_t page, unsigned int word)
+{
+	switch (kind_of(region, page)) {
+	case PAGE_FULL:
+		return mix((page * 512 + word) * 8 + region);
+	case PAGE_SPARSE:	/* one word, anywhere: a careless test for zero misses it */
+		return word == mix(page) % 512 ? page + 1 : 0;
+	default:
+		return 0;
+	}
+}
+
+static void write_page(uint64_t *memory, unsigned int region, uint64_t page)
+{
+	enum page_kind kind = kind_of(region, page);
+
+	if (kind == PAGE_UNTOUCHED)
+		return;
+	for (unsigned int i = 0; i < 512; i++)
+		memory[page * 512 + i] = word_of(region, page, i);
+}
+
+static bool page_is_right(const uint64_t *memory, unsigned int region, uint64_t page)
+{
+	for (unsigned int i = 0; i < 512; i++) {
+		if (memory[page * 512 + i] != word_of(region, page, i))
+			return false;
+	}
+	return true;
+}
+
+/* Regions. */
+
+struct memory {
+	char name[UMEM_NAME_MAX];
+	int fd;
+	uint64_t length;
+	uint64_t *view;
+};
+
+static void make_memory(struct memory *memory, const char *name, uint64_t length)
+{
+	void *view;
+	int err;
+
+	snprintf(memory->name, sizeof(memory->name), "%s", name);
+	memory->length = length;
+	err = umem_create(device, length, name, &memory->fd, NULL);
+	if (err)
+		bail("umem_create: %s", strerror(-err));
+	err = umem_map_guest(memory->fd, 0, length, PROT_READ | PROT_WRITE, &view);
+	if (err)
+		bail("umem_map_guest: %s", strerror(-err));
+	memory->view = view;
+}
+
+static void fill_memory(struct memory *memory, unsigned int region)
+{
+	for (uint64_t page = 0; page < memory->length / PAGE; page++)
+		write_page(memory->view, region, page);
+}
+
+static void free_memory(struct memory *memory)
+{
+	if (!memory->view)
+		return;
+	munmap(memory->view, memory->length);
+	close(memory->fd);
+	memory->view = NULL;
+}
+
+/* One umemd, its control socket and its state descriptor. */
+
+struct side {
+	pid_t pid;
+	int control, state, state_child;
+	struct jsonl jsonl;
+	bool running;
+	int status;
+	json_t *progress;	/* the latest */
+};
+
+#define ARGUMENTS 24
+
+static void start_side(struct side *side, const char *role, const char *uri,
+		       const struct memory *memory, unsigned int count, const char *const *extra)
+{
+	char texts[ARGUMENTS][160];
+	char *arguments[ARGUMENTS + 1];
+	int n = 0, sockets[2], states[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, states))
+		bail("socketpair: %s", strerror(errno));
+	snprintf(texts[n++], 160, "umemd");
+	snprintf(texts[n++], 160, "%s", role);
+	snprintf(texts[n++], 160, "--control-fd=%d", sockets[1]);
+	snprintf(texts[n++], 160, "--state-fd=%d", states[1]);
+	snprintf(texts[n++], 160, "--uri=%s", uri);
+	for (unsigned int i = 0; i < count; i++)
+		snprintf(texts[n++], 160, "--region=%s:%d:%llu", memory[i].name, memory[i].fd,
+			 (unsigned long long)memory[i].length);
+	for (; extra && *extra; extra++)
+		snprintf(texts[n++], 160, "%s", *extra);
+	for (int i = 0; i < n; i++)
+		arguments[i] = texts[i];
+	arguments[n] = NULL;
+
+	memset(side, 0, sizeof(*side));
+	fflush(stdout);
+	side->pid = fork();
+	if (side->pid < 0)
+		bail("fork: %s", strerror(errno));
+	if (!side->pid) {
+		fcntl(sockets[1], F_SETFD, 0);
+		fcntl(states[1], F_SETFD, 0);
+		for (unsigned int i = 0; i < count; i++)
+			fcntl(memory[i].fd, F_SETFD, 0);
+		dup2(STDOUT_FILENO, STDERR_FILENO);
+		execv(umemd_path, arguments);
+		_exit(127);
+	}
+	side->running = true;
+	close(sockets[1]);
+	close(states[1]);
+	side->control = sockets[0];
+	side->state = states[0];
+	jsonl_init(&side->jsonl, side->control, 65536, 65536);
+}
+
+static void command(struct side *side, json_t *object)
+{
+	jsonl_send(&side->jsonl, object);
+}
+
+/* The next event that is not progress; NULL at the end or after @timeout_ms. */
+static json_t *next_event(struct side *side, int timeout_ms)
+{
+	uint64_t deadline = now_ns() + (uint64_t)timeout_ms * NSEC_PER_MSEC;
+	char error[JSONL_ERROR_MAX];
+	json_t *object;
+	int got;
+
+	for (;;) {
+		struct pollfd poll_fd = { .fd = side->control, .events = POLLIN };
+		uint64_t now = now_ns();
+
+		while ((got = jsonl_next(&side->jsonl, &object, error)) == 1) {
+			const char *event = json_string_value(json_object_get(object, "event"));
+
+			if (event && strcmp(event, "progress"))
+				return object;
+			json_decref(side->progress);
+			side->progress = object;
+		}
+		if (got < 0 || now >= deadline ||
+		    poll(&poll_fd, 1, (int)((deadline - now) / NSEC_PER_MSEC) + 1) <= 0 ||
+		    jsonl_receive(&side->jsonl) != 1)
+			return NULL;
+	}
+}
+
+/* The next event is @event, and its @key (if any) contains @value. */
+static bool expect_at(int line, struct side *side, const char *event, const char *key,
+		      const char *value)
+{
+	json_t *object = next_event(side, TIMEOUT_MS);
+	char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+	const char *got = json_string_value(json_object_get(object, "event"));
+	const char *detail = key ? json_string_value(json_object_get(object, key)) : NULL;
+	bool right = got && !strcmp(got, event) && (!key || (detail && strstr(detail, value)));
+
+	check_at(line, right, "event", "got %s, wanted \"%s\" with %s \"%s\"",
+		 text ? text : "nothing", event, key ? key : "", value ? value : "");
+	free(text);
+	json_decref(object);
+	return right;
+}
+
+#define expect(side, event, key, value) expect_at(__LINE__, side, event, key, value)
+#define expect_state(side, value) expect_at(__LINE__, side, "state", "state", value)
+
+static json_int_t counter(const struct side *side, const char *key)
+{
+	return json_integer_value(json_object_get(side->progress, key));
+}
+
+/* Exit status, or 1000 + signal; -1 if it does not end. */
+static int wait_side(struct side *side)
+{
+	int status;
+
+	for (int i = 0; side->running && i < TIMEOUT_MS / 10; i++) {
+		pid_t pid = waitpid(side->pid, &status, WNOHANG);
+
+		if (pid == side->pid) {
+			side->running = false;
+			side->status = WIFEXITED(status) ? WEXITSTATUS(status) :
+							   1000 + WTERMSIG(status);
+			break;
+		}
+		usleep(10000);
+	}
+	return side->running ? -1 : side->status;
+}
+
+static void end_side(struct side *side)
+{
+	char *text;
+
+	if (!side->pid)
+		return;
+	if (test_failed && (text = json_dumps(side->progress, JSON_COMPACT))) {
+		printf("# last: %s\n", text);
+		free(text);
+	}
+	if (side->running) {
+		kill(side->pid, SIGKILL);
+		wait_side(side);
+	}
+	jsonl_destroy(&side->jsonl);
+	json_decref(side->progress);
+	close(side->control);
+	if (side->state >= 0)
+		close(side->state);
+	side->pid = 0;
+}
+
+/* The largest amount of memory it has of its own, in KiB. */
+static long anonymous_kib(const struct side *side)
+{
+	char path[64], line[256];
+	long kib = -1;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", side->pid);
+	file = fopen(path, "r");
+	while (file && fgets(line, sizeof(line), file))
+		sscanf(line, "RssAnon: %ld", &kib);
+	if (file)
+		fclose(file);
+	return kib;
+}
+
+/* A relay in the middle, to cut connections with. */
+
+struct relay {
+	int listener, port, target;
+	pthread_t thread;
+	atomic_bool stop, cut, refuse;
+	atomic_long forwarded;
+};
+
+#define RELAY_PAIRS 8
+
+static int connect_to(int port)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address))) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static int listen_on(int *port)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((uint16_t)*port) };
+	socklen_t size = sizeof(address);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (bind(fd, (struct sockaddr *)&address, size) || listen(fd, 8) ||
+	    getsockname(fd, (struct sockaddr *)&address, &size))
+		bail("cannot listen: %s", strerror(errno));
+	*port = ntohs(address.sin_port);
+	return fd;
+}
+
+static bool pass_on(struct relay *relay, int from, int to)
+{
+	static char buffer[16384];
+	ssize_t n = read(from, buffer, sizeof(buffer));
+	ssize_t done = 0;
+
+	while (done < n) {
+		ssize_t m = send(to, buffer + done, (size_t)(n - done), MSG_NOSIGNAL);
+
+		if (m <= 0)
+			return false;
+		done += m;
+	}
+	if (n > 0)
+		relay->forwarded += n;
+	return n > 0;
+}
+
+static void *relay_main(void *argument)
+{
+	struct relay *relay = argument;
+	int pairs[RELAY_PAIRS][2];
+
+	memset(pairs, -1, sizeof(pairs));
+	while (!relay->stop) {
+		struct pollfd polls[1 + 2 * RELAY_PAIRS] = { { relay->listener, POLLIN, 0 } };
+
+		for (int i = 0; i < RELAY_PAIRS * 2; i++)
+			polls[1 + i] = (struct pollfd){ pairs[i / 2][i % 2], POLLIN, 0 };
+		poll(polls, 1 + 2 * RELAY_PAIRS, 20);
+		for (int i = 0; i < RELAY_PAIRS * 2; i++) {
+			int *pair = pairs[i / 2];
+
+			if (pair[0] < 0 || (!relay->cut && !polls[1 + i].revents))
+				continue;
+			if (relay->cut || !pass_on(relay, pair[i % 2], pair[!(i % 2)])) {
+				close(pair[0]);
+				close(pair[1]);
+				pair[0] = pair[1] = -1;
+			}
+		}
+		relay->cut = false;
+		if (polls[0].revents) {
+			int fd = accept4(relay->listener, NULL, NULL, SOCK_CLOEXEC);
+			int to = relay->refuse ? -1 : connect_to(relay->target);
+			int i = 0;
+
+			while (i < RELAY_PAIRS && pairs[i][0] >= 0)
+				i++;
+			if (to < 0 || i == RELAY_PAIRS) {
+				close(fd);
+				if (to >= 0)
+					close(to);
+			} else {
+				pairs[i][0] = fd;
+				pairs[i][1] = to;
+			}
+		}
+	}
+	for (int i = 0; i < RELAY_PAIRS; i++) {
+		if (pairs[i][0] >= 0) {
+			close(pairs[i][0]);
+			close(pairs[i][1]);
+		}
+	}
+	return NULL;
+}
+
+static void start_relay(struct relay *relay, int target)
+{
+	memset(relay, 0, sizeof(*relay));
+	relay->target = target;
+	relay->listener = listen_on(&relay->port);
+	pthread_create(&relay->thread, NULL, relay_main, relay);
+}
+
+static void stop_relay(struct relay *relay)
+{
+	if (!relay->port)
+		return;
+	relay->stop = true;
+	pthread_join(relay->thread, NULL);
+	close(relay->listener);
+	relay->port = 0;
+}
+
+/* A migration: both sides and their memory. */
+
+struct migration {
+	struct memory from[REGIONS], to[REGIONS];
+	unsigned int nr_from, nr_to;
+	struct side source, destination;
+	struct relay relay;
+	int port;
+};
+
+static void uri_of(char *uri, int port)
+{
+	sprintf(uri, "tcp:127.0.0.1:%d", port);
+}
+
+static void begin_destination(struct migration *m, const char *const *extra)
+{
+	json_t *object;
+	const char *text;
+
+	start_side(&m->destination, "destination", "tcp:127.0.0.1:0", m->to, m->nr_to, extra);
+	object = next_event(&m->destination, TIMEOUT_MS);
+	text = json_string_value(json_object_get(object, "uri"));
+	if (check(text && sscanf(text, "tcp:127.0.0.1:%d", &m->port) == 1, "no listening event"))
+		check(m->port > 0);
+	json_decref(object);
+}
+
+static void begin_source(struct migration *m, int port, const char *const *extra)
+{
+	char uri[64];
+
+	uri_of(uri, port);
+	start_side(&m->source, "source", uri, m->from, m->nr_from, extra);
+}
+
+static void make_regions(struct migration *m, unsigned int count, uint64_t length)
+{
+	static const char *const names[REGIONS] = { "ram0", "ram1", "pc.bios" };
+
+	for (unsigned int i = 0; i < count; i++) {
+		make_memory(&m->from[i], names[i], length << i);
+		make_memory(&m->to[count - 1 - i], names[i], length << i);
+		fill_memory(&m->from[i], i);
+	}
+	m->nr_from = m->nr_to = count;
+}
+
+/* The destination's memory that belongs to the source's region. */
+static struct memory *target_of(struct migration *m, unsigned int region)
+{
+	return &m->to[m->nr_to - 1 - region];
+}
+
+static void begin(struct migration *m, unsigned int regions, uint64_t length,
+		  const char *const *source_extra, bool relayed)
+{
+	memset(m, 0, sizeof(*m));
+	make_regions(m, regions, length);
+	begin_destination(m, NULL);
+	if (relayed)
+		start_relay(&m->relay, m->port);
+	begin_source(m, relayed ? m->relay.port : m->port, source_extra);
+}
+
+static void end(struct migration *m)
+{
+	end_side(&m->source);
+	end_side(&m->destination);
+	stop_relay(&m->relay);
+	for (unsigned int i = 0; i < REGIONS; i++) {
+		free_memory(&m->from[i]);
+		free_memory(&m->to[i]);
+	}
+}
+
+struct state_writer {
+	int fd;
+	size_t size;
+};
+
+static void *write_state(void *argument)
+{
+	struct state_writer *writer = argument;
+
+	for (size_t i = 0; i < writer->size; i++) {
+		static char chunk[4096];
+		size_t part = min(writer->size - i, sizeof(chunk));
+
+		for (size_t k = 0; k < part; k++)
+			chunk[k] = (char)mix(i + k);
+		if (send(writer->fd, chunk, part, MSG_NOSIGNAL) != (ssize_t)part)
+			break;
+		i += part - 1;
+	}
+	shutdown(writer->fd, SHUT_RDWR);
+	return NULL;
+}
+
+static bool carry_state(struct migration *m, size_t size)
+{
+	struct state_writer writer = { m->source.state, size };
+	pthread_t thread;
+	size_t got = 0, wrong = 0;
+	char chunk[8192];
+	ssize_t n;
+
+	pthread_create(&thread, NULL, write_state, &writer);
+	while ((n = read(m->destination.state, chunk, sizeof(chunk))) > 0) {
+		for (ssize_t i = 0; i < n; i++)
+			wrong += chunk[i] != (char)mix(got + (size_t)i);
+		got += (size_t)n;
+	}
+	pthread_join(thread, NULL);
+	return check(got == size, "%zu of %zu bytes of state came", got, size) &&
+	       check(!wrong, "%zu bytes of state are wrong", wrong);
+}
+
+/* Everything up to GO, as umem-qemu does it. */
+static bool switch_over(struct migration *m)
+{
+	if (!expect_state(&m->source, "advise") || !expect_state(&m->destination, "advise"))
+		return false;
+	command(&m->source, json_pack("{s:s}", "cmd", "stopped"));
+	if (!carry_state(m, 1000000) || !expect_state(&m->source, "listen") ||
+	    !expect_state(&m->destination, "listen"))
+		return false;
+	command(&m->destination, json_pack("{s:s}", "cmd", "ready"));
+	if (!expect(&m->source, "ready", NULL, NULL))
+		return false;
+	command(&m->source, json_pack("{s:s,s:b}", "cmd", "go", "run", 1));
+	return expect_state(&m->source, "running") && expect(&m->destination, "go", NULL, NULL) &&
+	       expect_state(&m->destination, "running");
+}
+
+static void expect_end(struct migration *m)
+{
+	expect_state(&m->destination, "end");
+	expect_state(&m->source, "end");
+	check(wait_side(&m->source) == 0, "source: exit status %d", m->source.status);
+	check(wait_side(&m->destination) == 0, "destination: exit status %d",
+	      m->destination.status);
+}
+
+static void check_memory(struct migration *m)
+{
+	uint64_t wrong = 0;
+
+	for (unsigned int i = 0; i < m->nr_from; i++) {
+		struct umem_info info;
+
+		for (uint64_t page = 0; page < m->from[i].length / PAGE; page++)
+			wrong += !page_is_right(target_of(m, i)->view, i, page);
+		check(!umem_info(target_of(m, i)->fd, &info) && !info.missing && !info.waiters);
+	}
+	check(!wrong, "%llu pages are wrong", (unsigned long long)wrong);
+}
+
+/* Guests: threads that touch pages in some order and check what they see. */
+
+struct toucher {
+	struct migration *m;
+	pthread_t thread;
+	uint64_t seed, touches;
+	bool in_order;
+	atomic_ulong wrong;
+};
+
+static void *touch(void *argument)
+{
+	struct toucher *toucher = argument;
+	struct migration *m = toucher->m;
+
+	for (uint64_t i = 0; i < toucher->touches; i++) {
+		uint64_t draw = toucher->in_order ? i : mix(toucher->seed + i);
+		unsigned int region = (unsigned int)(draw % m->nr_from);
+		uint64_t page = draw / m->nr_from % (m->from[region].length / PAGE);
+
+		if (!page_is_right(target_of(m, region)->view, region, page))
+			toucher->wrong++;
+	}
+	return NULL;
+}
+
+static void start_touching(struct toucher *touchers, unsigned int count, struct migration *m,
+			   uint64_t touches, bool in_order)
+{
+	for (unsigned int i = 0; i < count; i++) {
+		touchers[i] = (struct toucher){ .m = m, .seed = mix(i) };
+		touchers[i].touches = touches;
+		touchers[i].in_order = in_order;
+		pthread_create(&touchers[i].thread, NULL, touch, &touchers[i]);
+	}
+}
+
+static void stop_touching(struct toucher *touchers, unsigned int count)
+{
+	unsigned long wrong = 0;
+
+	for (unsigned int i = 0; i < count; i++) {
+		pthread_join(touchers[i].thread, NULL);
+		wrong += touchers[i].wrong;
+	}
+	check(!wrong, "threads saw %lu wrong pages", wrong);
+}
+
+/* Tests. */
+
+static void everything_arrives(struct migration *m, const char *const *extra,
+			       unsigned int regions, unsigned int threads)
+{
+	struct toucher touchers[16];
+
+	begin(m, regions, 8 * MIB, extra, false);
+	if (switch_over(m)) {
+		start_touching(touchers, threads, m, 2000, false);
+		expect_end(m);
+		stop_touching(touchers, threads);
+		check_memory(m);
+		check(counter(&m->destination, "pages_present") ==
+		      counter(&m->destination, "pages_total"));
+		check(counter(&m->destination, "checksum_errors") == 0);
+		check(counter(&m->source, "pages_sent") == counter(&m->source, "pages_total"));
+	}
+}
+
+static void test_push(struct migration *m)
+{
+	everything_arrives(m, NULL, 1, 4);
+	check(counter(&m->source, "zero_pages") >= counter(&m->source, "pages_total") / 4);
+	check(counter(&m->source, "bulk_bytes") < (json_int_t)(8 * MIB));
+}
+
+static void test_three_regions(struct migration *m)
+{
+	everything_arrives(m, NULL, 3, 8);
+}
+
+static void test_no_checksum(struct migration *m)
+{
+	static const char *const extra[] = { "--no-checksum", NULL };
+
+	everything_arrives(m, extra, 2, 4);
+}
+
+static void test_follow(struct migration *m)
+{
+	static const char *const extra[] = { "--follow", "--forward=3", "--backward=2", NULL };
+
+	everything_arrives(m, extra, 2, 4);
+}
+
+static void test_no_push(struct migration *m)
+{
+	static const char *const extra[] = { "--no-push", NULL };
+	struct toucher touchers[4];
+	json_int_t pages = 4 * MIB / PAGE;
+
+	begin(m, 1, 4 * MIB, extra, false);
+	if (!switch_over(m))
+		return;
+	start_touching(touchers, 4, m, (uint64_t)pages, true);
+	expect_end(m);
+	stop_touching(touchers, 4);
+	check_memory(m);
+	check(counter(&m->source, "bulk_bytes") < 200, "%lld bytes on bulk",
+	      (long long)counter(&m->source, "bulk_bytes"));
+	check(counter(&m->source, "requests") == pages, "%lld requests for %lld pages",
+	      (long long)counter(&m->source, "requests"), (long long)pages);
+	check(counter(&m->source, "duplicates") == 0);
+	check(counter(&m->destination, "faults") == pages, "%lld faults for %lld pages",
+	      (long long)counter(&m->destination, "faults"), (long long)pages);
+	check(counter(&m->destination, "fault_p50_us") > 0 &&
+	      counter(&m->destination, "fault_p50_us") <= counter(&m->destination, "fault_p99_us") &&
+	      counter(&m->destination, "fault_p99_us") <= counter(&m->destination, "fault_max_us"));
+}
+
+static void test_prefault(struct migration *m)
+{
+	static const char *const extra[] = { "--no-push", "--forward=32", NULL };
+	struct toucher toucher;
+	json_int_t pages = 4 * MIB / PAGE;
+
+	begin(m, 1, 4 * MIB, extra, false);
+	if (!switch_over(m))
+		return;
+	start_touching(&toucher, 1, m, (uint64_t)pages, true);
+	expect_end(m);
+	stop_touching(&toucher, 1);
+	check_memory(m);
+	check(counter(&m->destination, "faults") <= pages / 20, "%lld faults for %lld pages",
+	      (long long)counter(&m->destination, "faults"), (long long)pages);
+}
+
+static void test_memory_is_bounded(struct migration *m)
+{
+	struct toucher touchers[4];
+	long kib;
+
+	begin(m, 1, 128 * MIB, NULL, false);
+	if (!switch_over(m))
+		return;
+	start_touching(touchers, 4, m, 1000, false);
+	expect_state(&m->destination, "end");
+	kib = anonymous_kib(&m->destination);
+	check(kib > 0 && kib < 32 * 1024, "the destination has %ld KiB", kib);
+	kib = anonymous_kib(&m->source);
+	if (kib > 0)	/* it may be gone already */
+		check(kib < 32 * 1024, "the source has %ld KiB", kib);
+	stop_touching(touchers, 4);
+	check_memory(m);
+}
+
+static void test_pages_wait_for_stopped(struct migration *m)
+{
+	struct toucher toucher;
+
+	begin(m, 1, 4 * MIB, NULL, false);
+	if (!expect_state(&m->source, "advise") || !expect_state(&m->destination, "advise"))
+		return;
+	/* QEMU may touch memory while it loads; the page is not final yet. */
+	start_touching(&toucher, 1, m, 1, true);
+	usleep(300000);
+	next_event(&m->source, 50);
+	check(counter(&m->source, "pages_sent") == 0);
+	check(counter(&m->source, "requests") == 1);
+	m->from[0].view[0] ^= 1;
+	m->from[0].view[0] ^= 1;
+	command(&m->source, json_pack("{s:s}", "cmd", "stopped"));
+	stop_touching(&toucher, 1);
+	carry_state(m, 5);
+}
+
+static void test_cancel(struct migration *m)
+{
+	begin(m, 1, 4 * MIB, NULL, false);
+	if (!expect_state(&m->source, "advise") || !expect_state(&m->destination, "advise"))
+		return;
+	command(&m->source, json_pack("{s:s}", "cmd", "cancel"));
+	expect(&m->source, "cancelled", NULL, NULL);
+	check(wait_side(&m->source) == 0, "exit status %d", m->source.status);
+	/* QEMU was given nothing: the destination waits for the next source. */
+	expect(&m->destination, "refused", "message", "cancelled the migration");
+	end_side(&m->source);
+	begin_source(m, m->port, NULL);
+	if (switch_over(m)) {
+		expect_end(m);
+		check_memory(m);
+	}
+}
+
+static void test_destination_fails(struct migration *m)
+{
+	begin(m, 1, 4 * MIB, NULL, false);
+	if (!expect_state(&m->source, "advise") || !expect_state(&m->destination, "advise"))
+		return;
+	command(&m->source, json_pack("{s:s}", "cmd", "stopped"));
+	carry_state(m, 1000);
+	expect_state(&m->source, "listen");
+	expect_state(&m->destination, "listen");
+	command(&m->destination,
+		json_pack("{s:s,s:s}", "cmd", "fail", "message", "device \"x\" is unknown"));
+	expect(&m->destination, "error", "message", "device \"x\" is unknown");
+	expect(&m->source, "error", "message", "failed: device \"x\" is unknown");
+	check(wait_side(&m->source) == 1);
+	check(wait_side(&m->destination) == 1);
+}
+
+static void test_source_killed_before_state(struct migration *m)
+{
+	begin(m, 1, 4 * MIB, NULL, false);
+	if (!expect_state(&m->source, "advise") || !expect_state(&m->destination, "advise"))
+		return;
+	kill(m->source.pid, SIGKILL);
+	expect(&m->destination, "refused", "message", "connection to the source");
+	end_side(&m->source);
+	begin_source(m, m->port, NULL);
+	if (switch_over(m)) {
+		expect_end(m);
+		check_memory(m);
+	}
+}
+
+static void test_source_killed_after_state(struct migration *m)
+{
+	begin(m, 1, 4 * MIB, NULL, false);
+	if (!expect_state(&m->source, "advise") || !expect_state(&m->destination, "advise"))
+		return;
+	command(&m->source, json_pack("{s:s}", "cmd", "stopped"));
+	carry_state(m, 1000);
+	expect_state(&m->destination, "listen");
+	kill(m->source.pid, SIGKILL);
+	expect(&m->destination, "error", "message", "connection to the source");
+	check(wait_side(&m->destination) == 1);
+}
+
+static void test_destination_killed_before_go(struct migration *m)
+{
+	begin(m, 1, 4 * MIB, NULL, false);
+	if (!expect_state(&m->source, "advise") || !expect_state(&m->destination, "advise"))
+		return;
+	kill(m->destination.pid, SIGKILL);
+	expect(&m->source, "error", "message", "connection to tcp:127.0.0.1:");
+	check(wait_side(&m->source) == 1);
+}
+
+static void test_launcher_gone_before_go(struct migration *m)
+{
+	begin(m, 1, 4 * MIB, NULL, false);
+	if (!expect_state(&m->source, "advise") || !expect_state(&m->destination, "advise"))
+		return;
+	shutdown(m->source.control, SHUT_RDWR);
+	check(wait_side(&m->source) == 1);
+	shutdown(m->destination.control, SHUT_RDWR);
+	check(wait_side(&m->destination) == 1);
+}
+
+static void test_launcher_gone_after_go(struct migration *m)
+{
+	begin(m, 1, 8 * MIB, NULL, false);
+	if (!switch_over(m))
+		return;
+	shutdown(m->source.control, SHUT_RDWR);
+	shutdown(m->destination.control, SHUT_RDWR);
+	check(wait_side(&m->source) == 0);
+	check(wait_side(&m->destination) == 0);
+	check_memory(m);
+}
+
+static void cut_and_resume(struct migration *m, const char *const *extra, int cuts)
+{
+	struct toucher touchers[4];
+
+	begin(m, 2, 8 * MIB, extra, true);
+	if (!switch_over(m))
+		return;
+	start_touching(touchers, 4, m, 3000, false);
+	for (int i = 0; i < cuts; i++) {
+		long before = m->relay.forwarded;
+
+		for (int ms = 0; m->relay.forwarded < before + (long)MIB && ms < TIMEOUT_MS; ms++)
+			usleep(1000);
+		if (!check(m->relay.forwarded >= before + (long)MIB, "after %d cuts %ld bytes came", i,
+			   m->relay.forwarded - before))
+			break;
+		m->relay.cut = true;
+		if (!expect_state(&m->source, "paused") || !expect_state(&m->destination, "paused") ||
+		    !expect_state(&m->source, "running") ||
+		    !expect_state(&m->destination, "running"))
+			break;
+	}
+	expect_end(m);
+	stop_touching(touchers, 4);
+	check_memory(m);
+}
+
+static void test_cut_and_resumed(struct migration *m)
+{
+	cut_and_resume(m, NULL, 4);
+}
+
+static void test_cut_with_waiters(struct migration *m)
+{
+	static const char *const extra[] = { "--no-push", NULL };
+	struct toucher touchers[4];
+
+	begin(m, 1, 4 * MIB, extra, true);
+	if (!switch_over(m))
+		return;
+	m->relay.refuse = true;
+	m->relay.cut = true;
+	expect_state(&m->source, "paused");
+	expect_state(&m->destination, "paused");
+	/* These wait through the outage: nobody can be asked. */
+	start_touching(touchers, 4, m, 4 * MIB / PAGE, true);
+	sleep(2);
+	m->relay.refuse = false;
+	expect_state(&m->source, "running");
+	expect_state(&m->destination, "running");
+	expect_end(m);
+	stop_touching(touchers, 4);
+	check_memory(m);
+}
+
+/* Refusals. The destination stays good for the migration that follows. */
+
+static void then_migrates(struct migration *m)
+{
+	end_side(&m->source);
+	if (m->relay.port)
+		stop_relay(&m->relay);
+	begin_source(m, m->port, NULL);
+	if (switch_over(m)) {
+		expect_end(m);
+		check_memory(m);
+	}
+}
+
+static void refused(struct migration *m, const char *part)
+{
+	expect(&m->destination, "refused", "message", part);
+	expect(&m->source, "error", "message", part);
+	check(wait_side(&m->source) == 1);
+}
+
+static void test_length_differs(struct migration *m)
+{
+	memset(m, 0, sizeof(*m));
+	make_memory(&m->from[0], "ram0", 4 * MIB);
+	make_memory(&m->to[0], "ram0", 8 * MIB);
+	m->nr_from = m->nr_to = 1;
+	begin_destination(m, NULL);
+	begin_source(m, m->port, NULL);
+	refused(m, "region \"ram0\" has 4194304 bytes at the source, 8388608 bytes at the destination");
+	free_memory(&m->from[0]);
+	make_memory(&m->from[0], "ram0", 8 * MIB);
+	fill_memory(&m->from[0], 0);
+	then_migrates(m);
+}
+
+static void test_name_differs(struct migration *m)
+{
+	memset(m, 0, sizeof(*m));
+	make_memory(&m->from[0], "ram0", 4 * MIB);
+	make_memory(&m->to[0], "pc.ram", 4 * MIB);
+	m->nr_from = m->nr_to = 1;
+	begin_destination(m, NULL);
+	begin_source(m, m->port, NULL);
+	refused(m, "region \"ram0\" of 4194304 bytes is at the source, the destination has only \"pc.ram\" of 4194304 bytes");
+}
+
+static void test_region_missing(struct migration *m)
+{
+	memset(m, 0, sizeof(*m));
+	make_memory(&m->from[0], "ram0", 4 * MIB);
+	make_memory(&m->to[0], "ram0", 4 * MIB);
+	make_memory(&m->to[1], "ram1", 8 * MIB);
+	m->nr_from = 1;
+	m->nr_to = 2;
+	begin_destination(m, NULL);
+	begin_source(m, m->port, NULL);
+	refused(m, "region \"ram1\" of 8388608 bytes is at the destination, the source has only \"ram0\" of 4194304 bytes");
+}
+
+static void lonely_destination(struct migration *m)
+{
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 1, 4 * MIB);
+	begin_destination(m, NULL);
+}
+
+static void put16(uint8_t *p, unsigned int value)
+{
+	p[0] = (uint8_t)value;
+	p[1] = (uint8_t)(value >> 8);
+}
+
+/* Sends bytes, returns what came back until the peer closed. */
+static size_t talk(int port, const void *bytes, size_t size, uint8_t *answer, size_t room)
+{
+	int fd = connect_to(port);
+	struct timeval limit = { .tv_sec = 20 };
+	size_t got = 0;
+	ssize_t n;
+
+	if (!check(fd >= 0, "connect: %s", strerror(errno)))
+		return 0;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	for (size_t done = 0; done < size; done += (size_t)n) {
+		n = send(fd, (const uint8_t *)bytes + done, size - done, MSG_NOSIGNAL);
+		if (n <= 0)
+			break;
+	}
+	while (got < room && (n = read(fd, answer + got, room - got)) > 0)
+		got += (size_t)n;
+	close(fd);
+	return got;
+}
+
+static bool contains(const uint8_t *bytes, size_t size, const char *text)
+{
+	return memmem(bytes, size, text, strlen(text)) != NULL;
+}
+
+static void test_version_differs(struct migration *m)
+{
+	uint8_t hello[MAGIC_SIZE + FRAME_HEADER + 40] = MAGIC;
+	uint8_t answer[2048];
+	size_t size;
+
+	lonely_destination(m);
+	put16(hello + 8, FRAME_HELLO);
+	put16(hello + 12, 40);
+	put16(hello + 20, 1);
+	put16(hello + 24, 9);	/* versions 7 to 9 */
+	put16(hello + 28, 7);
+	size = talk(m->port, hello, sizeof(hello), answer, sizeof(answer));
+	check(contains(answer, size, "the source speaks protocol versions 7 to 9, the destination 1 to 1"));
+	expect(&m->destination, "refused", "message", "versions 7 to 9, the destination 1 to 1");
+	then_migrates(m);
+}
+
+static void test_browser(struct migration *m)
+{
+	static const char request[] = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+	uint8_t answer[64];
+
+	lonely_destination(m);
+	talk(m->port, request, strlen(request), answer, sizeof(answer));
+	expect(&m->destination, "refused", "message", "got \"GET / HT\", wanted \"UMEM\"; this is a browser");
+	then_migrates(m);
+}
+
+static void test_qemu_stream(struct migration *m)
+{
+	static const uint8_t stream[64] = { 'Q', 'E', 'V', 'M', 0, 0, 0, 3 };
+	uint8_t answer[64];
+
+	lonely_destination(m);
+	talk(m->port, stream, sizeof(stream), answer, sizeof(answer));
+	expect(&m->destination, "refused", "message",
+	       "got \"QEVM\\x00\\x00\\x00\\x03\", wanted \"UMEM\"; this is a migration stream of QEMU itself");
+	then_migrates(m);
+}
+
+static void test_noise(struct migration *m)
+{
+	uint8_t *noise = malloc(MIB), answer[64];
+
+	lonely_destination(m);
+	for (size_t i = 0; i < MIB; i++)
+		noise[i] = (uint8_t)mix(i);
+	talk(m->port, noise, MIB, answer, sizeof(answer));
+	expect(&m->destination, "refused", "message", "not a umem peer");
+	/* The same behind a good magic: no frame is that. */
+	memcpy(noise, MAGIC, MAGIC_SIZE);
+	talk(m->port, noise, MIB, answer, sizeof(answer));
+	expect(&m->destination, "refused", "message", "frame");
+	free(noise);
+	then_migrates(m);
+}
+
+static void test_silent_stranger(struct migration *m)
+{
+	int silent;
+
+	lonely_destination(m);
+	silent = connect_to(m->port);
+	check(silent >= 0);
+	then_migrates(m);
+	close(silent);
+}
+
+static void test_silent_stranger_is_sent_away(struct migration *m)
+{
+	int silent;
+
+	lonely_destination(m);
+	silent = connect_to(m->port);
+	check(send(silent, "UM", 2, MSG_NOSIGNAL) == 2);
+	expect(&m->destination, "refused", "message", "got \"UM\", wanted \"UMEM\"");
+	close(silent);
+}
+
+static void test_second_source(struct migration *m)
+{
+	struct side other;
+	char uri[64];
+
+	begin(m, 1, 4 * MIB, NULL, false);
+	if (!expect_state(&m->source, "advise") || !expect_state(&m->destination, "advise"))
+		return;
+	uri_of(uri, m->port);
+	start_side(&other, "source", uri, m->from, 1, NULL);
+	expect(&other, "error", "message", "a migration is under way here (state advise)");
+	check(wait_side(&other) == 1);
+	expect(&m->destination, "refused", "message", "a migration is under way here");
+	end_side(&other);
+
+	command(&m->source, json_pack("{s:s}", "cmd", "stopped"));
+	carry_state(m, 100);
+	expect_state(&m->source, "listen");
+	expect_state(&m->destination, "listen");
+	command(&m->destination, json_pack("{s:s}", "cmd", "ready"));
+	expect(&m->source, "ready", NULL, NULL);
+	command(&m->source, json_pack("{s:s,s:b}", "cmd", "go", "run", 0));
+	expect_state(&m->source, "running");
+	expect(&m->destination, "go", NULL, NULL);
+	expect_state(&m->destination, "running");
+	expect_end(m);
+	check_memory(m);
+}
+
+static void test_stranger_cannot_join(struct migration *m)
+{
+	uint8_t join[MAGIC_SIZE + FRAME_HEADER + JOIN_BYTES] = MAGIC;
+	uint8_t answer[2048];
+	size_t size;
+
+	begin(m, 1, 4 * MIB, NULL, false);
+	if (!expect_state(&m->source, "advise") || !expect_state(&m->destination, "advise"))
+		return;
+	put16(join + 8, FRAME_JOIN);
+	put16(join + 12, JOIN_BYTES);
+	put16(join + 40, CHANNEL_URGENT);
+	size = talk(m->port, join, sizeof(join), answer, sizeof(answer));
+	check(contains(answer, size, "JOIN names a session that is not the one here"));
+	expect(&m->destination, "refused", "message", "JOIN names a session");
+
+	put16(join + 8, FRAME_RESUME);
+	put16(join + 40, PROTOCOL_VERSION);
+	size = talk(m->port, join, sizeof(join), answer, sizeof(answer));
+	check(contains(answer, size, "RESUME names a session that is not the one here"));
+	expect(&m->destination, "refused", "message", "RESUME names a session");
+	command(&m->source, json_pack("{s:s}", "cmd", "cancel"));
+}
+
+static void test_port_in_use(struct migration *m)
+{
+	char uri[64], part[128];
+	int port = 0, fd = listen_on(&port);
+
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 1, MIB);
+	uri_of(uri, port);
+	start_side(&m->destination, "destination", uri, m->to, 1, NULL);
+	snprintf(part, sizeof(part), "cannot listen on %s (127.0.0.1:%d): Address already in use",
+		 uri, port);
+	expect(&m->destination, "error", "message", part);
+	check(wait_side(&m->destination) == 1);
+	close(fd);
+}
+
+static void test_connection_refused(struct migration *m)
+{
+	char part[128];
+	int port = 0, fd = listen_on(&port);
+
+	close(fd);
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 1, MIB);
+	begin_source(m, port, NULL);
+	snprintf(part, sizeof(part), "cannot connect to tcp:127.0.0.1:%d (127.0.0.1:%d): Connection refused",
+		 port, port);
+	expect(&m->source, "error", "message", part);
+	check(wait_side(&m->source) == 1);
+}
+
+static void test_not_a_destination(struct migration *m)
+{
+	int port = 0, fd = listen_on(&port), peer;
+
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 1, MIB);
+	begin_source(m, port, NULL);
+	peer = accept(fd, NULL, NULL);
+	check(write(peer, "SSH-2.0-OpenSSH\r\n", 17) == 17);
+	expect(&m->source, "error", "message", "got \"SSH-2.0-\", wanted \"UMEM\"; this is an SSH server");
+	check(wait_side(&m->source) == 1);
+	close(peer);
+	close(fd);
+}
+
+static void test_destination_is_silent(struct migration *m)
+{
+	static const char *const extra[] = { "--connect-timeout=1", NULL };
+	int port = 0, fd = listen_on(&port);
+
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 1, MIB);
+	begin_source(m, port, extra);
+	expect(&m->source, "error", "message", "took the connection but did not answer within 1 seconds");
+	check(wait_side(&m->source) == 1);
+	close(fd);
+}
+
+static void test_unknown_host(struct migration *m)
+{
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 1, MIB);
+	start_side(&m->source, "source", "tcp:no.such.host.invalid:4444", m->from, 1, NULL);
+	expect(&m->source, "error", "message", "cannot resolve host \"no.such.host.invalid\": ");
+	check(wait_side(&m->source) == 1);
+}
+
+static void test_region_has_a_pager(struct migration *m)
+{
+	int pager;
+
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 1, MIB);
+	check(!umem_attach(m->to[0].fd, 0, &pager));
+	start_side(&m->destination, "destination", "tcp:127.0.0.1:0", m->to, 1, NULL);
+	expect(&m->destination, "error", "message", "region \"ram0\": cannot become its pager");
+	check(wait_side(&m->destination) == 1);
+	close(pager);
+}
+
+static const struct {
+	const char *name;
+	void (*run)(struct migration *m);
+} tests[] = {
+	{ "everything arrives, asked for or not", test_push },
+	{ "three regions, listed in another order at the destination", test_three_regions },
+	{ "everything arrives without checksums", test_no_checksum },
+	{ "everything arrives with follow and prefault", test_follow },
+	{ "without push only what is asked for is sent, each page once", test_no_push },
+	{ "32 pages forward save 95 % of a sequential reader's faults", test_prefault },
+	{ "memory of umemd stays below 32 MiB", test_memory_is_bounded },
+	{ "no page leaves before the guest is stopped", test_pages_wait_for_stopped },
+	{ "cancel before GO, then another migration", test_cancel },
+	{ "destination fails to load: the source is told why", test_destination_fails },
+	{ "source killed before device state: destination listens again",
+	  test_source_killed_before_state },
+	{ "source killed after device state: destination gives up", test_source_killed_after_state },
+	{ "destination killed before GO: source gives up", test_destination_killed_before_go },
+	{ "launcher gone before GO: both give up", test_launcher_gone_before_go },
+	{ "launcher gone after GO: the migration goes on", test_launcher_gone_after_go },
+	{ "connections cut after GO four times, resumed each time", test_cut_and_resumed },
+	{ "threads wait through an outage", test_cut_with_waiters },
+	{ "region length differs: refused with both", test_length_differs },
+	{ "region name differs: refused with both", test_name_differs },
+	{ "region missing at the source: refused", test_region_missing },
+	{ "version differs: refused with both", test_version_differs },
+	{ "browser: refused", test_browser },
+	{ "QEMU's own stream: refused by its name", test_qemu_stream },
+	{ "1 MiB of noise: refused, with and without magic", test_noise },
+	{ "a silent stranger blocks nobody", test_silent_stranger },
+	{ "a silent stranger is sent away", test_silent_stranger_is_sent_away },
+	{ "a second source is refused, the first goes on", test_second_source },
+	{ "a stranger cannot join or resume a session", test_stranger_cannot_join },
+	{ "port in use: said with address and reason", test_port_in_use },
+	{ "connection refused: said with address and reason", test_connection_refused },
+	{ "something else listens there: said what it is", test_not_a_destination },
+	{ "the other side is silent: said after the time given", test_destination_is_silent },
+	{ "unknown host: said by name", test_unknown_host },
+	{ "region with a pager: said which region", test_region_has_a_pager },
+};
+
+int main(int argc, char **argv)
+{
+	static struct migration m;
+	int err;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	signal(SIGPIPE, SIG_IGN);
+	umemd_path = argc > 1 ? argv[1] : "./umemd";
+	printf("TAP version 13\n1..%zu\n", ARRAY_SIZE(tests));
+	if (access(umemd_path, X_OK))
+		bail("%s: %s", umemd_path, strerror(errno));
+	err = umem_device_open(&device);
+	if (err)
+		bail("%s: %s", UMEM_DEVICE, strerror(-err));
+
+	for (size_t i = 0; i < ARRAY_SIZE(tests); i++) {
+		uint64_t started = now_ns();
+
+		test_number = (int)i + 1;
+		test_name = tests[i].name;
+		test_failed = false;
+		if (argc > 2 && !strstr(test_name, argv[2])) {
+			printf("ok %d %s # SKIP not chosen\n", test_number, test_name);
+			continue;
+		}
+		tests[i].run(&m);
+		end(&m);
+		failures += test_failed;
+		printf("%sok %d %s\n# %llu ms\n", test_failed ? "not " : "", test_number,
+		       test_name, (unsigned long long)((now_ns() - started) / NSEC_PER_MSEC));
+	}
+	printf("# %zu tests, %d failed\n", ARRAY_SIZE(tests), failures);
+	return failures != 0;
+}
