@@ -12,6 +12,7 @@
 #define STREAM_BANDWIDTH	(1LL << 40)	/* bytes a second: no limit */
 #define SWITCH_TIMEOUT_MS	30000
 #define CANCEL_TIMEOUT_MS	5000
+#define REASON_MS		100
 #define UNDO_RETRY_MS		50
 #define UNDO_TRIES		100
 
@@ -260,10 +261,12 @@ static void undo_status(struct migration *m)
 
 static void undo_status_reply(struct migration *m, json_t *result)
 {
-	if (m->running && !json_is_true(json_object_get(result, "running")))
-		ask(m, ASK_UNDO_CONT, "cont", NULL);
-	else
-		undo_done(m);
+	bool running = json_is_true(json_object_get(result, "running"));
+
+	if (m->running && !running)
+		return ask(m, ASK_UNDO_CONT, "cont", NULL);
+	m->running = running;
+	undo_done(m);
 }
 
 /* QEMU refuses while its migration thread has not quite ended. */
@@ -298,7 +301,7 @@ static void fail_destination_before_go(struct migration *m)
 	if (again)
 		restore_settings(m);
 	finish(m, again ? PHASE_EXPECT : PHASE_LOST, "failed");
-	say(m, "migrate_incoming: %s", m->reason);
+	say(m, "%s: %s", m->deferred ? "migrate_incoming" : "the guest does not come", m->reason);
 	m->ops->done(m->context);
 	if (!again)
 		m->ops->give_up(m->context);
@@ -621,6 +624,13 @@ static void destination_resume(struct migration *m, uint64_t time_us)
 	}
 }
 
+/* When the stream broke off, umemd is about to tell why: that is the better reason. */
+static void load_failed(struct migration *m)
+{
+	m->load_failed = true;
+	m->ops->set_timer(m->context, REASON_MS);
+}
+
 static void destination_migration_status(struct migration *m, const char *status)
 {
 	if (m->phase != PHASE_LOAD)
@@ -628,7 +638,7 @@ static void destination_migration_status(struct migration *m, const char *status
 	if (!strcmp(status, "completed"))
 		destination_loaded(m);
 	else if (!strcmp(status, "failed"))
-		fail(m, "QEMU could not load the device state; its message is in the destination's log");
+		load_failed(m);
 }
 
 /* ---- what comes in ---- */
@@ -740,6 +750,8 @@ void migration_qemu_gone(struct migration *m, const char *how)
 		return;
 	if (m->moved && m->role == MIGRATION_SOURCE)
 		return;		/* umemd holds the memory, the guest needs it */
+	if (m->load_failed)
+		return;		/* that is why it is gone */
 	free(m->reason);
 	m->reason = text_format("QEMU %s", how);
 	if (m->umemd_alive) {
@@ -870,6 +882,7 @@ void migration_umemd_event(struct migration *m, json_t *event)
 	} else if (!strcmp(name, "refused")) {
 		note(m, "REFUSED", "message=%s", string_or(event, "message", ""));
 	} else if (!strcmp(name, "error")) {
+		stop_umemd(m);
 		fail(m, "%s", string_or(event, "message", "umemd failed without a word"));
 	}
 }
@@ -889,6 +902,8 @@ void migration_timer(struct migration *m)
 		     SWITCH_TIMEOUT_MS / 1000);
 	else if (m->phase == PHASE_UNDO)
 		undo_status(m);
+	else if (m->load_failed)
+		fail(m, "QEMU could not load the device state, see its message in the destination's log");
 }
 
 /* ---- what the monitor asks ---- */
@@ -902,6 +917,8 @@ char *migration_cancel(struct migration *m)
 		return text_copy("the guest comes here, only its source can cancel that");
 	if (m->phase == PHASE_UNDO)
 		return text_copy("the migration is being given up already");
+	if (!migration_active(m))
+		return text_copy("no migration is under way");
 	m->user_cancelled = true;
 	fail(m, "cancelled");
 	return NULL;

@@ -142,9 +142,9 @@ struct migration {
 	bool stream_given;	/* QEMU was asked to migrate, or to load */
 	bool stream_over;	/* QEMU has done with it, well or not */
 	bool device_state_done;	/* well */
+	bool load_failed;	/* QEMU could not load it; the reason is to come */
 	bool user_cancelled;
 	unsigned int undo_tries;
-	bool lost_contact;
 
 	json_t *capabilities;	/* as they were, to be set again */
 	json_t *parameters;

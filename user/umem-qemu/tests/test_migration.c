@@ -1,0 +1,1380 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "umem-qemu/migration.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+#include <string.h>
+
+#include "common/util.h"
+#include "umem-qemu/info.h"
+#include "umem-qemu/text.h"
+
+#define ASKED_MAX	64
+
+/* What stands in for QEMU, umemd and the clock; it writes down what it is told. */
+struct world {
+	struct migration migration;
+	struct text did;
+	struct {
+		enum migration_question question;
+		char command[40];
+	} asked[ASKED_MAX];
+	size_t nr_asked, nr_answered;
+	unsigned int timer;
+	unsigned int dones, give_ups, gos, conts, fails, cancels;
+	bool go_run;
+	bool umemd_will_not_start;
+	bool other_shared_memory;
+	bool lacks_capability;
+	const char *status;	/* QEMU's run state */
+	uint64_t now;
+};
+
+static const char *const regions[] = { "pc.ram", "dimm0" };
+
+/* ---- what the machine does ---- */
+
+static char *start_umemd(void *context, enum migration_role role, const char *uri,
+			 const struct hmp_command *command)
+{
+	struct world *w = context;
+
+	if (w->umemd_will_not_start)
+		return text_copy("umemd cannot be started");
+	text_add(&w->did, "start %s %s %u\n", role == MIGRATION_SOURCE ? "source" : "destination",
+		 uri, command->forward);
+	return NULL;
+}
+
+static void tell_umemd(void *context, json_t *command)
+{
+	struct world *w = context;
+	const char *cmd = json_string_value(json_object_get(command, "cmd"));
+	char *text = json_dumps(command, JSON_COMPACT);
+
+	w->gos += !strcmp(cmd, "go");
+	w->fails += !strcmp(cmd, "fail");
+	w->cancels += !strcmp(cmd, "cancel");
+	if (!strcmp(cmd, "go"))
+		w->go_run = json_is_true(json_object_get(command, "run"));
+	text_add(&w->did, "tell %s\n", text);
+	free(text);
+	json_decref(command);
+}
+
+static void stop_umemd(void *context)
+{
+	struct world *w = context;
+
+	text_add(&w->did, "stop umemd\n");
+}
+
+static void ask_qemu(void *context, enum migration_question question, const char *command,
+		     json_t *arguments, bool with_stream)
+{
+	struct world *w = context;
+	char *text = arguments ? json_dumps(arguments, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+
+	assert_true(w->nr_asked < ASKED_MAX);
+	w->asked[w->nr_asked].question = question;
+	snprintf(w->asked[w->nr_asked++].command, sizeof(w->asked[0].command), "%s", command);
+	w->conts += !strcmp(command, "cont");
+	text_add(&w->did, "ask %s%s%s%s\n", command, text ? " " : "", text ? text : "",
+		 with_stream ? " +stream" : "");
+	free(text);
+	json_decref(arguments);
+}
+
+static void set_timer(void *context, unsigned int milliseconds)
+{
+	struct world *w = context;
+
+	w->timer = milliseconds;
+}
+
+static void say(void *context, const char *text)
+{
+	struct world *w = context;
+
+	text_add(&w->did, "say %s\n", text);
+}
+
+static void done(void *context)
+{
+	struct world *w = context;
+
+	w->dones++;
+}
+
+static void log_line(void *context, const char *name, const char *details)
+{
+	struct world *w = context;
+
+	text_add(&w->did, "log %s %s\n", name, details);
+}
+
+static void give_up(void *context)
+{
+	struct world *w = context;
+
+	w->give_ups++;
+}
+
+static uint64_t now_us(void *context)
+{
+	struct world *w = context;
+
+	return w->now += 1000;
+}
+
+static const struct migration_ops ops = {
+	.start_umemd = start_umemd,
+	.tell_umemd = tell_umemd,
+	.stop_umemd = stop_umemd,
+	.ask_qemu = ask_qemu,
+	.set_timer = set_timer,
+	.say = say,
+	.done = done,
+	.log = log_line,
+	.give_up = give_up,
+	.now_us = now_us,
+};
+
+static int setup(void **state)
+{
+	struct world *w = calloc(1, sizeof(*w));
+
+	w->now = 1000000000;
+	w->status = "running";
+	migration_init(&w->migration, &ops, w, regions, ARRAY_SIZE(regions));
+	*state = w;
+	return 0;
+}
+
+static void forget(struct world *w)
+{
+	text_free(&w->did);
+}
+
+static int teardown(void **state)
+{
+	struct world *w = *state;
+
+	migration_destroy(&w->migration);
+	forget(w);
+	free(w);
+	return 0;
+}
+
+static void restart(struct world *w)
+{
+	migration_destroy(&w->migration);
+	forget(w);
+	*w = (struct world){ .now = 1000000000, .status = "running" };
+	migration_init(&w->migration, &ops, w, regions, ARRAY_SIZE(regions));
+}
+
+static bool did(const struct world *w, const char *what)
+{
+	return w->did.data && strstr(w->did.data, what);
+}
+
+static void assert_did(const struct world *w, const char *what)
+{
+	if (!did(w, what))
+		fail_msg("it did not do \"%s\" but:\n%s", what, w->did.data ? w->did.data : "");
+}
+
+/* ---- what happens to it ---- */
+
+static json_t *capabilities(const struct world *w)
+{
+	return json_pack("[{s:s,s:b},{s:s,s:b},{s:s,s:b},{s:s,s:b},{s:s,s:b}]",
+			 "capability", w->lacks_capability ? "xbzrle" : "x-ignore-shared", "state", 0,
+			 "capability", "pause-before-switchover", "state", 0,
+			 "capability", "late-block-activate", "state", 0,
+			 "capability", "events", "state", 1,
+			 "capability", "postcopy-ram", "state", 1);
+}
+
+static json_t *canned_answer(const struct world *w, const char *command)
+{
+	if (!strcmp(command, "query-status"))
+		return json_pack("{s:s, s:b}", "status", w->status,
+				 "running", !strcmp(w->status, "running"));
+	if (!strcmp(command, "query-migrate-capabilities"))
+		return capabilities(w);
+	if (!strcmp(command, "query-migrate-parameters"))
+		return json_pack("{s:i, s:i}", "max-bandwidth", 134217728, "downtime-limit", 300);
+	if (!strcmp(command, "query-memdev"))
+		return json_pack("[{s:s,s:b},{s:s,s:b},{s:s,s:b}]", "id", "pc.ram", "share", 1,
+				 "id", "vga", "share", 0, "id", "x",
+				 "share", w->other_shared_memory);
+	if (!strcmp(command, "query-migrate"))
+		return json_pack("{s:s}", "error-desc", "no space");
+	if (!strcmp(command, "cont"))
+		return json_object();
+	return json_object();
+}
+
+static const char *next_question(const struct world *w)
+{
+	return w->nr_answered < w->nr_asked ? w->asked[w->nr_answered].command : NULL;
+}
+
+static void answer(struct world *w, const char *error)
+{
+	size_t i = w->nr_answered++;
+	json_t *result = error ? NULL : canned_answer(w, w->asked[i].command);
+
+	assert_true(i < w->nr_asked);
+	if (!strcmp(w->asked[i].command, "cont") && !error)
+		w->status = "running";
+	migration_qemu_reply(&w->migration, w->asked[i].question, result, error);
+	json_decref(result);
+}
+
+static void answer_all(struct world *w)
+{
+	while (next_question(w))
+		answer(w, NULL);
+}
+
+/* Answer up to the first question that is this command, which stays open. */
+static void answer_until(struct world *w, const char *command)
+{
+	while (next_question(w) && strcmp(next_question(w), command))
+		answer(w, NULL);
+	assert_non_null(next_question(w));
+}
+
+static void umemd(struct world *w, const char *json)
+{
+	json_t *event = json_loads(json, 0, NULL);
+
+	assert_non_null(event);
+	migration_umemd_event(&w->migration, event);
+	json_decref(event);
+}
+
+static void umemd_state(struct world *w, const char *state)
+{
+	char json[64];
+
+	snprintf(json, sizeof(json), "{\"event\":\"state\",\"state\":\"%s\"}", state);
+	umemd(w, json);
+}
+
+static void event(struct world *w, const char *name)
+{
+	migration_qemu_event(&w->migration, name, NULL, w->now);
+}
+
+static void status(struct world *w, const char *status)
+{
+	json_t *data = json_pack("{s:s}", "status", status);
+
+	migration_qemu_event(&w->migration, "MIGRATION", data, w->now);
+	json_decref(data);
+}
+
+static void start(struct world *w)
+{
+	struct hmp_command command;
+
+	hmp_parse(&command, "migrate -p tcp:there:4444 32 0", false);
+	assert_int_equal(command.kind, HMP_MIGRATE);
+	assert_null(migration_start(&w->migration, &command));
+}
+
+/* ---- a migration in steps, each of which may be the last before a failure ---- */
+
+enum source_step {
+	STEP_QUERY,	/* the first question is open */
+	STEP_MEMORY,	/* the last question before umemd is open */
+	STEP_ADVISE,	/* umemd was started */
+	STEP_CAPABILITIES,	/* the capabilities are being set */
+	STEP_PARAMETERS,
+	STEP_GETFD,
+	STEP_MIGRATE,
+	STEP_STREAM,	/* the guest runs, the stream flows */
+	STEP_STOPPED,	/* QEMU stopped the guest */
+	STEP_SWITCH,	/* and waits in pre-switchover, migrate-continue is open */
+	STEP_DEVICE,
+	STEP_COMPLETED,	/* the device state is sent, READY has not come */
+	STEP_READY_FIRST,	/* READY has come, QEMU is not complete */
+	STEP_END,
+};
+
+static void go_to(struct world *w, enum source_step step)
+{
+	bool runs = !strcmp(w->status, "running");
+
+	start(w);
+	if (step == STEP_QUERY)
+		return;
+	answer_until(w, "query-memdev");
+	if (step == STEP_MEMORY)
+		return;
+	answer_all(w);
+	if (step == STEP_ADVISE)
+		return;
+	umemd_state(w, "advise");
+	if (step == STEP_CAPABILITIES)
+		return;
+	answer_until(w, "migrate-set-parameters");
+	if (step == STEP_PARAMETERS)
+		return;
+	answer_until(w, "getfd");
+	if (step == STEP_GETFD)
+		return;
+	answer_until(w, "migrate");
+	if (step == STEP_MIGRATE)
+		return;
+	answer_all(w);
+	status(w, "setup");
+	status(w, "active");
+	if (step == STEP_STREAM)
+		return;
+	w->status = "finish-migrate";
+	if (runs)
+		event(w, "STOP");
+	if (step == STEP_STOPPED)
+		return;
+	answer_all(w);
+	status(w, "pre-switchover");
+	if (step == STEP_SWITCH)
+		return;
+	answer_all(w);
+	status(w, "device");
+	if (step == STEP_DEVICE)
+		return;
+	if (step == STEP_READY_FIRST) {
+		umemd(w, "{\"event\":\"ready\"}");
+		return;
+	}
+	w->status = "postmigrate";
+	status(w, "completed");
+}
+
+static void complete(struct world *w)
+{
+	go_to(w, STEP_COMPLETED);
+	umemd(w, "{\"event\":\"ready\"}");
+	answer_all(w);
+}
+
+/* QEMU's part of an undo: it answers, and cancels when asked. */
+static void play_undo(struct world *w, bool qemu_resumes)
+{
+	for (;;) {
+		bool cancel;
+
+		if (!next_question(w))
+			break;
+		cancel = !strcmp(next_question(w), "migrate_cancel");
+		answer(w, NULL);
+		if (!cancel)
+			continue;
+		if (qemu_resumes && w->migration.running) {
+			w->status = "running";
+			event(w, "RESUME");
+		}
+		status(w, "cancelling");
+		status(w, "cancelled");
+	}
+}
+
+static void assert_undone(struct world *w, const char *what, int step, bool ran)
+{
+	if (w->migration.phase != PHASE_IDLE)
+		fail_msg("%s at step %d: left in phase %d:\n%s", what, step, w->migration.phase,
+			 w->did.data);
+	if (w->gos)
+		fail_msg("%s at step %d: go was said", what, step);
+	if (w->dones != 1)
+		fail_msg("%s at step %d: done %u times", what, step, w->dones);
+	if (ran && strcmp(w->status, "running"))
+		fail_msg("%s at step %d: the guest is %s:\n%s", what, step, w->status, w->did.data);
+	if (!ran && w->conts)
+		fail_msg("%s at step %d: a paused guest was started", what, step);
+	if (w->migration.capabilities_changed || w->migration.parameters_changed)
+		fail_msg("%s at step %d: settings were left", what, step);
+	if (w->migration.umemd_alive)
+		fail_msg("%s at step %d: umemd was left", what, step);
+	assert_true(!strcmp(w->migration.state, "failed") ||
+		    !strcmp(w->migration.state, "cancelled"));
+	assert_false(w->migration.moved);
+}
+
+/* ---- source ---- */
+
+static void test_source_does_its_steps_in_this_order(void **state)
+{
+	static const char want[] =
+		"log STATE role=source state=setup\n"
+		"ask query-status\n"
+		"ask query-migrate-capabilities\n"
+		"ask query-migrate-parameters\n"
+		"ask query-memdev\n"
+		"start source tcp:there:4444 32\n"
+		"log STATE role=source state=advise\n"
+		"ask migrate-set-capabilities {\"capabilities\":["
+		"{\"capability\":\"x-ignore-shared\",\"state\":true},"
+		"{\"capability\":\"pause-before-switchover\",\"state\":true},"
+		"{\"capability\":\"postcopy-ram\",\"state\":false}]}\n"
+		"ask migrate-set-parameters {\"max-bandwidth\":1099511627776}\n"
+		"ask getfd {\"fdname\":\"umem-state\"} +stream\n"
+		"ask migrate {\"uri\":\"fd:umem-state\"}\n"
+		"ask query-status\n"
+		"tell {\"cmd\":\"stopped\"}\n"
+		"ask migrate-continue {\"state\":\"pre-switchover\"}\n"
+		"log READY role=source\n"
+		"tell {\"cmd\":\"go\",\"run\":true}\n"
+		"log GO role=source run=true\n"
+		"log STATE role=source state=running\n"
+		"ask migrate-set-parameters {\"max-bandwidth\":134217728}\n"
+		"ask migrate-set-capabilities {\"capabilities\":["
+		"{\"capability\":\"x-ignore-shared\",\"state\":false},"
+		"{\"capability\":\"pause-before-switchover\",\"state\":false},"
+		"{\"capability\":\"postcopy-ram\",\"state\":true}]}\n";
+	struct world *w = *state;
+
+	complete(w);
+	assert_string_equal(w->did.data, want);
+	assert_int_equal(w->dones, 0);
+	forget(w);
+
+	umemd_state(w, "end");
+	assert_string_equal(w->did.data, "log STATE role=source state=completed\n"
+			    "log END role=source\n");
+	assert_int_equal(w->dones, 1);
+	assert_int_equal(w->conts, 0);
+}
+
+static void test_go_needs_both_ready_and_complete_device_state(void **state)
+{
+	struct world *w = *state;
+
+	go_to(w, STEP_COMPLETED);
+	assert_int_equal(w->gos, 0);
+	umemd(w, "{\"event\":\"ready\"}");
+	assert_int_equal(w->gos, 1);
+
+	restart(w);
+	go_to(w, STEP_READY_FIRST);
+	assert_int_equal(w->gos, 0);
+	status(w, "completed");
+	assert_int_equal(w->gos, 1);
+	umemd(w, "{\"event\":\"ready\"}");
+	status(w, "completed");
+	assert_int_equal(w->gos, 1);
+}
+
+static void test_paused_guest_is_handed_over_paused(void **state)
+{
+	struct world *w = *state;
+
+	w->status = "paused";
+	complete(w);
+	assert_int_equal(w->gos, 1);
+	assert_false(w->go_run);
+}
+
+static void test_guest_paused_by_somebody_while_the_stream_flows_is_handed_over_paused(void **state)
+{
+	struct world *w = *state;
+
+	go_to(w, STEP_STREAM);
+	w->status = "paused";
+	event(w, "STOP");
+	answer_all(w);
+	status(w, "pre-switchover");
+	answer_all(w);
+	status(w, "completed");
+	umemd(w, "{\"event\":\"ready\"}");
+	assert_int_equal(w->gos, 1);
+	assert_false(w->go_run);
+}
+
+static void test_guest_paused_before_the_stream_is_handed_over_paused(void **state)
+{
+	struct world *w = *state;
+
+	go_to(w, STEP_ADVISE);
+	event(w, "STOP");
+	assert_false(w->migration.running);
+	event(w, "RESUME");
+	assert_true(w->migration.running);
+}
+
+static void test_stop_typed_during_the_switchover_pauses_at_the_destination(void **state)
+{
+	struct hmp_command command;
+	struct world *w = *state;
+	char *text;
+
+	go_to(w, STEP_SWITCH);
+	hmp_parse(&command, "stop", false);
+	assert_false(migration_guard(&w->migration, &command, &text));
+	assert_non_null(strstr(text, "paused where it arrives"));
+	free(text);
+	answer_all(w);
+	status(w, "completed");
+	umemd(w, "{\"event\":\"ready\"}");
+	assert_false(w->go_run);
+}
+
+/* Ways to fail, tried at every step at which they can happen. */
+
+static void umemd_errs(struct world *w)
+{
+	umemd(w, "{\"event\":\"error\",\"message\":\"connection lost\"}");
+	migration_umemd_gone(&w->migration, "exited with status 1");
+}
+
+static void umemd_dies(struct world *w)
+{
+	migration_umemd_gone(&w->migration, "was killed by signal 9 (Killed)");
+}
+
+static void user_cancels(struct world *w)
+{
+	assert_null(migration_cancel(&w->migration));
+}
+
+static void qemu_refuses(struct world *w)
+{
+	answer(w, "QEMU does not want to");
+}
+
+static void qemu_fails(struct world *w)
+{
+	status(w, "failed");
+}
+
+static void somebody_cancels_in_qemu(struct world *w)
+{
+	status(w, "cancelled");
+}
+
+static void time_runs_out(struct world *w)
+{
+	assert_int_equal(w->timer, 30000);
+	migration_timer(&w->migration);
+}
+
+static void somebody_starts_the_guest(struct world *w)
+{
+	w->status = "running";
+	event(w, "RESUME");
+}
+
+static const struct {
+	const char *name;
+	void (*happens)(struct world *w);
+	enum source_step first, last;
+	const char *words;
+} failures[] = {
+	{ "umemd error", umemd_errs, STEP_ADVISE, STEP_READY_FIRST, "connection lost" },
+	{ "umemd death", umemd_dies, STEP_ADVISE, STEP_READY_FIRST, "umemd was killed by signal 9" },
+	{ "cancel", user_cancels, STEP_QUERY, STEP_READY_FIRST, "cancelled" },
+	{ "refusal", qemu_refuses, STEP_QUERY, STEP_MEMORY, "QEMU does not want to" },
+	{ "refusal", qemu_refuses, STEP_CAPABILITIES, STEP_MIGRATE, "QEMU does not want to" },
+	{ "refusal", qemu_refuses, STEP_SWITCH, STEP_SWITCH, "QEMU does not want to" },
+	{ "QEMU's failure", qemu_fails, STEP_STREAM, STEP_DEVICE, "no space" },
+	{ "QEMU's failure", qemu_fails, STEP_READY_FIRST, STEP_READY_FIRST, "no space" },
+	{ "cancel by QMP", somebody_cancels_in_qemu, STEP_STREAM, STEP_DEVICE, "somebody cancelled" },
+	{ "timeout", time_runs_out, STEP_SWITCH, STEP_READY_FIRST, "30 s" },
+	{ "start by QMP", somebody_starts_the_guest, STEP_COMPLETED, STEP_COMPLETED, "let the guest go on" },
+};
+
+static void try_failure(struct world *w, size_t i, enum source_step step, bool ran,
+			bool qemu_resumes)
+{
+	restart(w);
+	if (!ran)
+		w->status = "paused";
+	go_to(w, step);
+	failures[i].happens(w);
+	play_undo(w, qemu_resumes);
+	assert_undone(w, failures[i].name, step, ran);
+	assert_did(w, failures[i].words);
+	assert_did(w, ran ? "the guest runs on here" : "the guest stays paused here");
+}
+
+static void test_every_failure_before_go_leaves_the_guest_running_at_the_source(void **state)
+{
+	struct world *w = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(failures); i++) {
+		for (int step = failures[i].first; step <= (int)failures[i].last; step++) {
+			try_failure(w, i, step, true, true);
+			try_failure(w, i, step, true, false);
+		}
+	}
+}
+
+static void test_every_failure_before_go_leaves_a_paused_guest_paused(void **state)
+{
+	struct world *w = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(failures); i++) {
+		if (failures[i].happens == somebody_starts_the_guest)
+			continue;
+		for (int step = failures[i].first; step <= (int)failures[i].last; step++)
+			try_failure(w, i, step, false, false);
+	}
+}
+
+static void test_umemd_learns_of_a_cancel_unless_it_is_dead(void **state)
+{
+	struct world *w = *state;
+
+	go_to(w, STEP_DEVICE);
+	user_cancels(w);
+	assert_int_equal(w->cancels, 1);
+	assert_did(w, "stop umemd");
+
+	restart(w);
+	go_to(w, STEP_DEVICE);
+	umemd_dies(w);
+	assert_int_equal(w->cancels, 0);
+}
+
+static void test_the_first_reason_of_several_is_told(void **state)
+{
+	struct world *w = *state;
+
+	go_to(w, STEP_DEVICE);
+	umemd_errs(w);
+	umemd_dies(w);
+	status(w, "failed");
+	play_undo(w, false);
+	assert_string_equal(w->migration.reason, "connection lost");
+	assert_int_equal(w->dones, 1);
+}
+
+static void test_umemd_that_cannot_start_is_told(void **state)
+{
+	struct world *w = *state;
+
+	w->umemd_will_not_start = true;
+	start(w);
+	answer_all(w);
+	assert_undone(w, "no umemd", 0, true);
+	assert_did(w, "say migrate: umemd cannot be started; the guest runs on here\n");
+}
+
+static void test_cont_is_tried_again_while_qemu_refuses_it(void **state)
+{
+	struct world *w = *state;
+
+	go_to(w, STEP_COMPLETED);
+	umemd_dies(w);
+	for (int i = 0; i < 3; i++) {
+		answer_until(w, "cont");
+		answer(w, "Migration is not finalized yet");
+		assert_int_equal(w->timer, 50);
+		assert_int_equal(w->dones, 0);
+		migration_timer(&w->migration);
+	}
+	play_undo(w, false);
+	assert_undone(w, "slow cont", STEP_COMPLETED, true);
+}
+
+static void test_cont_that_never_works_is_told_with_its_cure(void **state)
+{
+	struct world *w = *state;
+	int tries;
+
+	go_to(w, STEP_COMPLETED);
+	umemd_dies(w);
+	for (tries = 0; !w->dones && tries < 200; tries++) {
+		answer_until(w, "cont");
+		w->nr_asked = w->nr_answered + 1;
+		answer(w, "disk is locked");
+		w->nr_asked = w->nr_answered = 0;
+		if (!w->dones)
+			migration_timer(&w->migration);
+	}
+	assert_int_equal(tries, 100);
+	assert_did(w, "disk is locked; type cont");
+	assert_did(w, "the guest stays paused here");
+}
+
+static void test_cancel_that_qemu_never_confirms_is_overcome(void **state)
+{
+	struct world *w = *state;
+
+	go_to(w, STEP_STREAM);
+	user_cancels(w);
+	answer(w, NULL);
+	assert_int_equal(w->timer, 5000);
+	migration_timer(&w->migration);
+	answer_all(w);
+	assert_undone(w, "lost confirmation", STEP_STREAM, true);
+}
+
+static void test_another_migration_may_follow_a_failed_one(void **state)
+{
+	struct world *w = *state;
+
+	go_to(w, STEP_STREAM);
+	umemd_dies(w);
+	play_undo(w, true);
+	forget(w);
+	w->dones = 0;
+	complete(w);
+	assert_int_equal(w->gos, 1);
+	assert_null(w->migration.reason);
+}
+
+static void test_after_go_no_failure_starts_the_guest_at_the_source(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	umemd_dies(w);
+	answer_all(w);
+	assert_int_equal(w->conts, 0);
+	assert_int_equal(w->dones, 1);
+	assert_string_equal(w->migration.state, "failed");
+	assert_did(w, "the guest is at the destination");
+
+	restart(w);
+	complete(w);
+	umemd_errs(w);
+	status(w, "failed");
+	migration_timer(&w->migration);
+	answer_all(w);
+	assert_int_equal(w->conts, 0);
+	assert_false(did(w, "migrate_cancel"));
+}
+
+static void test_after_go_the_guest_is_stopped_again_if_somebody_starts_it(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	forget(w);
+	event(w, "RESUME");
+	assert_did(w, "ask stop\n");
+	assert_did(w, "log SPLIT role=source");
+	umemd_state(w, "end");
+	forget(w);
+	event(w, "RESUME");
+	assert_did(w, "ask stop\n");
+}
+
+static void test_after_go_commands_that_would_run_the_guest_are_refused(void **state)
+{
+	static const char *const lines[] = {
+		"cont", "c", "system_reset", "system_wakeup", "loadvm x", "migrate tcp:a:1",
+		"gdbserver", "migrate_incoming tcp:0:1",
+	};
+	struct hmp_command command;
+	struct world *w = *state;
+	char *text;
+
+	complete(w);
+	for (size_t i = 0; i < 2 * ARRAY_SIZE(lines); i++) {
+		if (i == ARRAY_SIZE(lines))
+			umemd_state(w, "end");
+		hmp_parse(&command, lines[i % ARRAY_SIZE(lines)], false);
+		if (migration_guard(&w->migration, &command, &text))
+			fail_msg("\"%s\" was let through", lines[i % ARRAY_SIZE(lines)]);
+		assert_non_null(strstr(text, "tcp:there:4444"));
+		assert_non_null(strstr(text, "twice"));
+		free(text);
+	}
+	hmp_parse(&command, "info status", false);
+	assert_true(migration_guard(&w->migration, &command, &text));
+	hmp_parse(&command, "stop", false);
+	assert_true(migration_guard(&w->migration, &command, &text));
+}
+
+static void test_during_the_switchover_commands_that_would_run_the_guest_are_refused(void **state)
+{
+	struct hmp_command command;
+	struct world *w = *state;
+	char *text;
+
+	for (int step = STEP_SWITCH; step <= STEP_READY_FIRST; step++) {
+		restart(w);
+		go_to(w, step);
+		hmp_parse(&command, "cont", false);
+		assert_false(migration_guard(&w->migration, &command, &text));
+		assert_non_null(strstr(text, "migrate_cancel"));
+		free(text);
+	}
+}
+
+static void test_before_the_switchover_only_other_migrations_are_refused(void **state)
+{
+	struct hmp_command command;
+	struct world *w = *state;
+	char *text;
+
+	go_to(w, STEP_STREAM);
+	hmp_parse(&command, "migrate tcp:a:1", false);
+	assert_false(migration_guard(&w->migration, &command, &text));
+	free(text);
+	hmp_parse(&command, "cont", false);
+	assert_true(migration_guard(&w->migration, &command, &text));
+	hmp_parse(&command, "system_reset", false);
+	assert_true(migration_guard(&w->migration, &command, &text));
+}
+
+static void assert_start_refused(struct world *w, const char *words)
+{
+	struct hmp_command command;
+	char *why;
+
+	hmp_parse(&command, "migrate -p tcp:elsewhere:1", false);
+	why = migration_start(&w->migration, &command);
+	assert_non_null(why);
+	if (!strstr(why, words))
+		fail_msg("\"%s\" does not say \"%s\"", why, words);
+	free(why);
+}
+
+static void test_a_second_migrate_is_refused_with_the_state(void **state)
+{
+	struct world *w = *state;
+
+	go_to(w, STEP_STREAM);
+	assert_start_refused(w, "state advise");
+	assert_start_refused(w, "migrate_cancel");
+	restart(w);
+	complete(w);
+	assert_start_refused(w, "has moved to tcp:there:4444");
+	umemd_state(w, "end");
+	assert_start_refused(w, "has moved to tcp:there:4444");
+}
+
+static void test_cancel_after_go_is_refused(void **state)
+{
+	struct world *w = *state;
+	char *why;
+
+	complete(w);
+	why = migration_cancel(&w->migration);
+	assert_non_null(strstr(why, "cannot be called back"));
+	free(why);
+	assert_int_equal(w->cancels, 0);
+}
+
+static void test_source_refuses_what_it_cannot_move(void **state)
+{
+	struct world *w = *state;
+
+	w->lacks_capability = true;
+	start(w);
+	answer_all(w);
+	assert_undone(w, "capability", 0, true);
+	assert_did(w, "no migration capability x-ignore-shared");
+	assert_false(did(w, "start source"));
+
+	restart(w);
+	w->other_shared_memory = true;
+	start(w);
+	answer_all(w);
+	assert_undone(w, "shared memory", 0, true);
+	assert_did(w, "memory backend \"x\" is shared memory outside umem");
+	assert_false(did(w, "start source"));
+
+	restart(w);
+	w->status = "inmigrate";
+	start(w);
+	answer_all(w);
+	assert_did(w, "waits for an incoming migration");
+
+	restart(w);
+	w->status = "postmigrate";
+	start(w);
+	answer_all(w);
+	assert_did(w, "was migrated elsewhere");
+}
+
+static void test_qemus_death_at_the_source(void **state)
+{
+	struct world *w = *state;
+
+	go_to(w, STEP_STREAM);
+	migration_qemu_gone(&w->migration, "was killed by signal 9 (Killed)");
+	assert_int_equal(w->cancels, 1);
+	assert_int_equal(w->dones, 1);
+	assert_int_equal(w->migration.phase, PHASE_IDLE);
+
+	restart(w);
+	complete(w);
+	assert_true(migration_serving(&w->migration));
+	migration_qemu_gone(&w->migration, "exited with status 0");
+	assert_true(migration_serving(&w->migration));
+	assert_int_equal(w->cancels, 0);
+	umemd_state(w, "end");
+	assert_false(migration_serving(&w->migration));
+}
+
+static void test_replies_that_come_too_late_do_nothing(void **state)
+{
+	struct world *w = *state;
+
+	go_to(w, STEP_QUERY);
+	migration_qemu_gone(&w->migration, "exited with status 0");
+	forget(w);
+	answer(w, NULL);
+	assert_null(w->did.data);
+	assert_int_equal(w->nr_asked, 1);
+}
+
+static void test_pause_and_resume_of_the_connection_are_shown(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	umemd_state(w, "paused");
+	assert_string_equal(w->migration.state, "paused");
+	umemd_state(w, "running");
+	assert_string_equal(w->migration.state, "running");
+}
+
+/* ---- destination ---- */
+
+static void expect(struct world *w, bool deferred, bool paused)
+{
+	w->status = "inmigrate";
+	migration_expect(&w->migration, deferred, paused);
+	assert_null(migration_listen(&w->migration, "tcp:0:4444"));
+	answer_all(w);
+	umemd(w, "{\"event\":\"listening\",\"uri\":\"tcp:0.0.0.0:4444\"}");
+}
+
+static void load(struct world *w)
+{
+	umemd_state(w, "advise");
+	answer_all(w);
+}
+
+static void test_destination_does_its_steps_in_this_order(void **state)
+{
+	static const char want[] =
+		"log STATE role=destination state=setup\n"
+		"ask query-migrate-capabilities\n"
+		"ask migrate-set-capabilities {\"capabilities\":["
+		"{\"capability\":\"x-ignore-shared\",\"state\":true},"
+		"{\"capability\":\"late-block-activate\",\"state\":true},"
+		"{\"capability\":\"postcopy-ram\",\"state\":false}]}\n"
+		"start destination tcp:0:4444 0\n"
+		"log LISTENING uri=tcp:0.0.0.0:4444\n"
+		"log STATE role=destination state=advise\n"
+		"ask getfd {\"fdname\":\"umem-state\"} +stream\n"
+		"ask migrate-incoming {\"uri\":\"fd:umem-state\"}\n"
+		"log STATE role=destination state=listen\n"
+		"log READY role=destination\n"
+		"tell {\"cmd\":\"ready\"}\n"
+		"log GO role=destination run=true\n"
+		"ask cont\n"
+		"log STATE role=destination state=running\n"
+		"ask migrate-set-capabilities {\"capabilities\":["
+		"{\"capability\":\"x-ignore-shared\",\"state\":false},"
+		"{\"capability\":\"late-block-activate\",\"state\":false},"
+		"{\"capability\":\"postcopy-ram\",\"state\":true}]}\n"
+		"log STATE role=destination state=completed\n"
+		"log END role=destination\n";
+	struct world *w = *state;
+
+	expect(w, false, false);
+	load(w);
+	umemd_state(w, "listen");
+	status(w, "active");
+	status(w, "completed");
+	umemd(w, "{\"event\":\"go\",\"run\":true}");
+	answer_all(w);
+	umemd_state(w, "running");
+	migration_qemu_event(&w->migration, "RESUME", NULL, 77);
+	umemd_state(w, "end");
+	assert_string_equal(w->did.data, want);
+	assert_int_equal(w->migration.resumed_us, 77);
+	assert_int_equal(w->give_ups, 0);
+}
+
+static void assert_runs(struct world *w, bool go_run, bool want)
+{
+	load(w);
+	status(w, "completed");
+	assert_int_equal(w->conts, 0);
+	umemd(w, go_run ? "{\"event\":\"go\",\"run\":true}" : "{\"event\":\"go\",\"run\":false}");
+	assert_int_equal(w->conts, want);
+}
+
+static void type(struct world *w, const char *line)
+{
+	struct hmp_command command;
+	char *text;
+
+	hmp_parse(&command, line, false);
+	if (migration_guard(&w->migration, &command, &text))
+		fail_msg("\"%s\" was let through", line);
+	free(text);
+}
+
+static void test_guest_starts_only_if_it_ran_and_nobody_wants_it_paused(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	assert_runs(w, false, false);
+	restart(w);
+	expect(w, false, true);
+	assert_runs(w, true, false);
+	restart(w);
+	expect(w, false, true);
+	type(w, "cont");
+	assert_runs(w, true, true);
+	restart(w);
+	expect(w, false, false);
+	type(w, "stop");
+	assert_runs(w, true, false);
+}
+
+static void test_before_go_nothing_typed_reaches_the_destinations_qemu(void **state)
+{
+	struct world *w = *state;
+
+	migration_expect(&w->migration, true, false);
+	type(w, "cont");
+	type(w, "system_reset");
+	assert_null(migration_listen(&w->migration, "tcp:0:4444"));
+	type(w, "c");
+	answer_all(w);
+	type(w, "loadvm x");
+	load(w);
+	type(w, "cont");
+	status(w, "completed");
+	type(w, "cont");
+	assert_int_equal(w->conts, 0);
+}
+
+static void test_guest_that_runs_before_go_is_given_up(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	load(w);
+	status(w, "completed");
+	event(w, "RESUME");
+	assert_int_equal(w->fails, 1);
+	assert_int_equal(w->give_ups, 1);
+}
+
+static void test_load_failure_is_told_to_the_source(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	load(w);
+	status(w, "failed");
+	migration_qemu_gone(&w->migration, "exited with status 1");
+	assert_int_equal(w->fails, 0);
+	assert_int_equal(w->timer, 100);
+	migration_timer(&w->migration);
+	assert_int_equal(w->fails, 1);
+	assert_did(w, "could not load the device state");
+	assert_int_equal(w->give_ups, 1);
+}
+
+static void test_umemds_reason_is_better_than_a_broken_stream(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	load(w);
+	status(w, "failed");
+	umemd_errs(w);
+	assert_string_equal(w->migration.reason, "connection lost");
+	assert_int_equal(w->give_ups, 1);
+}
+
+static void test_every_failure_before_go_ends_the_destination(void **state)
+{
+	struct world *w = *state;
+
+	for (int step = 0; step < 4; step++) {
+		for (int way = 0; way < 3; way++) {
+			restart(w);
+			expect(w, false, false);
+			if (step >= 1)
+				umemd_state(w, "advise");
+			if (step >= 2)
+				answer_all(w);
+			if (step >= 3)
+				status(w, "completed");
+			if (way == 0)
+				umemd_errs(w);
+			else if (way == 1)
+				umemd_dies(w);
+			else
+				migration_qemu_gone(&w->migration, "was killed");
+			answer_all(w);
+			assert_int_equal(w->migration.phase, PHASE_LOST);
+			assert_int_equal(w->conts, 0);
+			assert_int_equal(w->fails, way == 2);
+			assert_int_equal(w->give_ups, way != 2);
+			umemd(w, "{\"event\":\"go\",\"run\":true}");
+			assert_int_equal(w->conts, 0);
+		}
+	}
+}
+
+static void test_qemus_refusal_of_the_stream_is_told_to_the_source(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	umemd_state(w, "advise");
+	answer(w, NULL);
+	answer(w, "no incoming migration expected");
+	assert_int_equal(w->fails, 1);
+	assert_did(w, "no incoming migration expected");
+	assert_int_equal(w->give_ups, 1);
+}
+
+static void test_port_in_use_after_migrate_incoming_may_be_tried_again(void **state)
+{
+	struct world *w = *state;
+
+	migration_expect(&w->migration, true, false);
+	assert_null(migration_listen(&w->migration, "tcp:0:4444"));
+	answer_all(w);
+	umemd_errs(w);
+	assert_int_equal(w->give_ups, 0);
+	assert_int_equal(w->dones, 1);
+	assert_int_equal(w->migration.phase, PHASE_EXPECT);
+	assert_did(w, "say migrate_incoming: connection lost");
+	assert_null(migration_listen(&w->migration, "tcp:0:4445"));
+}
+
+static void test_a_source_after_one_that_left_at_once_finds_qemu_waiting(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	load(w);
+	umemd(w, "{\"event\":\"refused\",\"message\":\"it left\"}");
+	assert_did(w, "log REFUSED message=it left");
+	forget(w);
+	umemd_state(w, "advise");
+	assert_null(w->did.data);
+	status(w, "completed");
+	assert_did(w, "tell {\"cmd\":\"ready\"}");
+}
+
+static void test_after_go_umemds_death_leaves_the_guest_waiting(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	umemd_dies(w);
+	assert_int_equal(w->give_ups, 0);
+	assert_string_equal(w->migration.state, "failed");
+	assert_did(w, "waits where it touches a page");
+	assert_start_refused(w, "never arrived");
+}
+
+static void test_after_go_qemus_death_is_told_to_the_source(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	migration_qemu_gone(&w->migration, "exited with status 0");
+	assert_int_equal(w->fails, 1);
+	assert_did(w, "stop umemd");
+}
+
+static void test_guest_that_qemu_does_not_start_is_told(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	answer_until(w, "cont");
+	answer(w, "disk is locked");
+	assert_did(w, "disk is locked; type cont");
+	assert_int_equal(w->migration.phase, PHASE_AFTER);
+}
+
+static void test_guest_may_go_on_to_a_third_host_once_it_is_complete(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	assert_start_refused(w, "has not arrived");
+	assert_runs(w, true, true);
+	answer_all(w);
+	assert_start_refused(w, "still arriving");
+	umemd_state(w, "end");
+	w->status = "running";
+	w->gos = 0;
+	complete(w);
+	assert_int_equal(w->gos, 1);
+}
+
+static void test_go_before_ready_is_not_obeyed(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	load(w);
+	umemd(w, "{\"event\":\"go\",\"run\":true}");
+	assert_int_equal(w->conts, 0);
+	assert_int_equal(w->give_ups, 1);
+}
+
+/* ---- what people see ---- */
+
+static void assert_line(const char *text, const char *line)
+{
+	const char *at = strstr(text, line);
+
+	if (!at || (at != text && at[-1] != '\n') || at[strlen(line)] != '\n')
+		fail_msg("no line \"%s\" in:\n%s", line, text);
+}
+
+static void test_info_migrate_of_a_source(void **state)
+{
+	struct world *w = *state;
+	char *text;
+
+	go_to(w, STEP_STREAM);
+	w->migration.started_us = 1000000;
+	w->now = 1763695800123456;
+	event(w, "STOP");
+	status(w, "pre-switchover");
+	answer_all(w);
+	status(w, "completed");
+	umemd(w, "{\"event\":\"ready\"}");
+	umemd(w, "{\"event\":\"progress\",\"pages_total\":100,\"pages_sent\":40,\"urgent_bytes\":1,"
+	      "\"bulk_bytes\":2,\"control_bytes\":3,\"requests\":4,\"zero_pages\":5,"
+	      "\"rate_bytes\":125000}");
+	text = info_migrate(&w->migration, 3500000);
+	assert_line(text, "Migration status: running");
+	assert_line(text, "role: source");
+	assert_line(text, "uri: tcp:there:4444");
+	assert_line(text, "total time: 2500 ms");
+	assert_line(text, "guest stopped: 2025-11-21T03:30:00.123456Z");
+	assert_line(text, "pages total: 100");
+	assert_line(text, "pages sent: 40");
+	assert_line(text, "pages remaining: 60");
+	assert_line(text, "transferred urgent: 1 bytes");
+	assert_line(text, "transferred bulk: 2 bytes");
+	assert_line(text, "transferred control: 3 bytes");
+	assert_line(text, "throughput: 1.00 mbps");
+	assert_line(text, "requests: 4");
+	assert_line(text, "zero pages: 5");
+	free(text);
+
+	text = info_progress(&w->migration);
+	assert_string_equal(text, "migrate: running, 40 of 100 pages (40 %), 0.1 MB/s, 4 requests");
+	free(text);
+}
+
+static void test_info_migrate_of_a_destination(void **state)
+{
+	struct world *w = *state;
+	char *text;
+
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	umemd(w, "{\"event\":\"progress\",\"pages_total\":100,\"pages_present\":100,\"faults\":7,"
+	      "\"fault_p50_us\":1,\"fault_p90_us\":2,\"fault_p99_us\":3,\"fault_max_us\":4,"
+	      "\"duplicates\":5,\"checksum_errors\":6}");
+	umemd_state(w, "end");
+	text = info_migrate(&w->migration, 0);
+	assert_line(text, "Migration status: completed");
+	assert_line(text, "role: destination");
+	assert_line(text, "pages present: 100");
+	assert_line(text, "pages remaining: 0");
+	assert_line(text, "faults: 7");
+	assert_line(text, "fault latency: p50 1 us, p90 2 us, p99 3 us, max 4 us");
+	assert_line(text, "duplicates: 5");
+	assert_line(text, "checksum errors: 6");
+	free(text);
+}
+
+static void test_info_migrate_names_the_reason_of_a_failure(void **state)
+{
+	struct world *w = *state;
+	char *text;
+
+	assert_false(migration_exists(&w->migration));
+	go_to(w, STEP_STREAM);
+	umemd_errs(w);
+	play_undo(w, true);
+	assert_true(migration_exists(&w->migration));
+	text = info_migrate(&w->migration, 0);
+	assert_line(text, "Migration status: failed (connection lost)");
+	free(text);
+}
+
+#define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		test(test_source_does_its_steps_in_this_order),
+		test(test_go_needs_both_ready_and_complete_device_state),
+		test(test_paused_guest_is_handed_over_paused),
+		test(test_guest_paused_by_somebody_while_the_stream_flows_is_handed_over_paused),
+		test(test_guest_paused_before_the_stream_is_handed_over_paused),
+		test(test_stop_typed_during_the_switchover_pauses_at_the_destination),
+		test(test_every_failure_before_go_leaves_the_guest_running_at_the_source),
+		test(test_every_failure_before_go_leaves_a_paused_guest_paused),
+		test(test_umemd_learns_of_a_cancel_unless_it_is_dead),
+		test(test_the_first_reason_of_several_is_told),
+		test(test_umemd_that_cannot_start_is_told),
+		test(test_cont_is_tried_again_while_qemu_refuses_it),
+		test(test_cont_that_never_works_is_told_with_its_cure),
+		test(test_cancel_that_qemu_never_confirms_is_overcome),
+		test(test_another_migration_may_follow_a_failed_one),
+		test(test_after_go_no_failure_starts_the_guest_at_the_source),
+		test(test_after_go_the_guest_is_stopped_again_if_somebody_starts_it),
+		test(test_after_go_commands_that_would_run_the_guest_are_refused),
+		test(test_during_the_switchover_commands_that_would_run_the_guest_are_refused),
+		test(test_before_the_switchover_only_other_migrations_are_refused),
+		test(test_a_second_migrate_is_refused_with_the_state),
+		test(test_cancel_after_go_is_refused),
+		test(test_source_refuses_what_it_cannot_move),
+		test(test_qemus_death_at_the_source),
+		test(test_replies_that_come_too_late_do_nothing),
+		test(test_pause_and_resume_of_the_connection_are_shown),
+		test(test_destination_does_its_steps_in_this_order),
+		test(test_guest_starts_only_if_it_ran_and_nobody_wants_it_paused),
+		test(test_before_go_nothing_typed_reaches_the_destinations_qemu),
+		test(test_guest_that_runs_before_go_is_given_up),
+		test(test_load_failure_is_told_to_the_source),
+		test(test_umemds_reason_is_better_than_a_broken_stream),
+		test(test_every_failure_before_go_ends_the_destination),
+		test(test_qemus_refusal_of_the_stream_is_told_to_the_source),
+		test(test_port_in_use_after_migrate_incoming_may_be_tried_again),
+		test(test_a_source_after_one_that_left_at_once_finds_qemu_waiting),
+		test(test_after_go_umemds_death_leaves_the_guest_waiting),
+		test(test_after_go_qemus_death_is_told_to_the_source),
+		test(test_guest_that_qemu_does_not_start_is_told),
+		test(test_guest_may_go_on_to_a_third_host_once_it_is_complete),
+		test(test_go_before_ready_is_not_obeyed),
+		test(test_info_migrate_of_a_source),
+		test(test_info_migrate_of_a_destination),
+		test(test_info_migrate_names_the_reason_of_a_failure),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "umem-qemu/umemd.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/util.h"
+#include "umem-qemu/text.h"
+
+static struct region_option regions[] = { { "pc.ram", 1 << 20 }, { "dimm0", 4096 } };
+static const int region_fds[] = { 20, 21 };
+
+static char *joined(char **argv)
+{
+	struct text text = { 0 };
+
+	for (size_t i = 0; argv[i]; i++)
+		text_add(&text, "%s%s", i ? " " : "", argv[i]);
+	options_free_argv(argv);
+	return text_take(&text);
+}
+
+static void test_source_gets_regions_prefault_and_push(void **state)
+{
+	struct hmp_command command = { .forward = 32, .backward = 5, .no_push = true, .follow = true };
+	struct umemd_setup setup = {
+		.role = MIGRATION_SOURCE, .uri = "tcp:h:1", .command = &command,
+		.regions = regions, .region_fds = region_fds, .nr_regions = 2,
+	};
+	char *text;
+
+	(void)state;
+	text = joined(umemd_argv(&setup, 7, 8));
+	assert_string_equal(text, "umemd source --control-fd=7 --state-fd=8 --uri=tcp:h:1 "
+			    "--region=pc.ram:20:1048576 --region=dimm0:21:4096 "
+			    "--forward=32 --backward=5 --no-push --follow");
+	free(text);
+	command = (struct hmp_command){ 0 };
+	text = joined(umemd_argv(&setup, 7, 8));
+	assert_null(strstr(text, "--no-push"));
+	assert_null(strstr(text, "--follow"));
+	free(text);
+}
+
+static void test_destination_gets_regions_and_touch(void **state)
+{
+	struct umemd_setup setup = {
+		.role = MIGRATION_DESTINATION, .uri = "tcp:0:1", .touch = true,
+		.regions = regions, .region_fds = region_fds, .nr_regions = 1,
+	};
+	char *text;
+
+	(void)state;
+	text = joined(umemd_argv(&setup, 7, 8));
+	assert_string_equal(text, "umemd destination --control-fd=7 --state-fd=8 --uri=tcp:0:1 "
+			    "--region=pc.ram:20:1048576 --touch");
+	free(text);
+	setup.touch = false;
+	text = joined(umemd_argv(&setup, 7, 8));
+	assert_null(strstr(text, "--touch"));
+	free(text);
+}
+
+/* ---- a process ---- */
+
+struct seen {
+	char events[256];
+	char gone[64];
+};
+
+static void event(void *context, struct umemd *umemd, json_t *event)
+{
+	struct seen *seen = context;
+
+	(void)umemd;
+	strcat(seen->events, json_string_value(json_object_get(event, "event")));
+	strcat(seen->events, " ");
+}
+
+static void gone(void *context, struct umemd *umemd, const char *how)
+{
+	struct seen *seen = context;
+
+	(void)umemd;
+	snprintf(seen->gone, sizeof(seen->gone), "%s", how);
+}
+
+static const struct umemd_ops ops = { .event = event, .gone = gone };
+
+/* A program in umemd's place: $3 and $4 are --control-fd=N and --state-fd=N. */
+static char *write_script(const char *body)
+{
+	char *path = text_copy("/tmp/umem-test-umemd-XXXXXX");
+	int fd = mkstemp(path);
+
+	assert_true(fd >= 0);
+	assert_true(dprintf(fd, "#!/bin/bash\nC=${2#*=}\nS=${3#*=}\n%s\n", body) > 0);
+	fchmod(fd, 0700);
+	close(fd);
+	return path;
+}
+
+static struct umemd *start(const char *path, struct seen *seen, int *stream)
+{
+	struct hmp_command command = { 0 };
+	struct umemd_setup setup = {
+		.path = path, .role = MIGRATION_SOURCE, .uri = "tcp:h:1", .command = &command,
+	};
+	char *error = NULL;
+	struct umemd *umemd = umemd_start(&setup, &ops, seen, stream, &error);
+
+	if (!umemd)
+		fail_msg("%s", error);
+	return umemd;
+}
+
+static void reap(struct umemd *umemd)
+{
+	int status;
+
+	assert_int_equal(waitpid(umemd_pid(umemd), &status, 0), umemd_pid(umemd));
+	umemd_reaped(umemd, status);
+}
+
+static void test_commands_and_events_and_the_stream_pass(void **state)
+{
+	char *path = write_script("read -r -u $C line; echo \"{\\\"event\\\":\\\"got\\\"}\" >&$C\n"
+				  "[ \"$line\" = '{\"cmd\":\"stopped\"}' ] || exit 3\n"
+				  "read -r -u $S line; [ \"$line\" = state ] || exit 4\n"
+				  "echo \"{\\\"event\\\":\\\"last\\\"}\" >&$C; exit 0");
+	struct seen seen = { 0 };
+	int stream;
+	struct umemd *umemd = start(path, &seen, &stream);
+
+	(void)state;
+	umemd_tell(umemd, json_pack("{s:s}", "cmd", "stopped"));
+	assert_int_equal(write(stream, "state\n", 6), 6);
+	close(stream);
+	reap(umemd);
+	assert_string_equal(seen.gone, "exited with status 0");
+	assert_string_equal(seen.events, "got last ");
+	unlink(path);
+	free(path);
+}
+
+static void test_dismissed_one_that_does_not_end_is_killed(void **state)
+{
+	char *path = write_script("exec sleep 60");
+	struct seen seen = { 0 };
+	int stream;
+	struct umemd *umemd = start(path, &seen, &stream);
+	uint64_t before = now_ns();
+
+	(void)state;
+	close(stream);
+	umemd_dismiss(umemd);
+	while (now_ns() - before < 2900 * NSEC_PER_MSEC)
+		usleep(50000);
+	assert_int_equal(waitpid(umemd_pid(umemd), NULL, WNOHANG), 0);
+	loop_once();
+	reap(umemd);
+	assert_string_equal(seen.gone, "was killed by signal 9 (Killed)");
+	unlink(path);
+	free(path);
+}
+
+static void test_program_that_is_none_is_told(void **state)
+{
+	struct umemd_setup setup = { .path = "/dev/null", .role = MIGRATION_DESTINATION, .uri = "tcp:0:1" };
+	char *error = NULL;
+	int stream;
+
+	(void)state;
+	assert_null(umemd_start(&setup, &ops, NULL, &stream, &error));
+	assert_non_null(strstr(error, "/dev/null"));
+	assert_non_null(strstr(error, "Permission denied"));
+	free(error);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_source_gets_regions_prefault_and_push),
+		cmocka_unit_test(test_destination_gets_regions_and_touch),
+		cmocka_unit_test(test_commands_and_events_and_the_stream_pass),
+		cmocka_unit_test(test_dismissed_one_that_does_not_end_is_killed),
+		cmocka_unit_test(test_program_that_is_none_is_told),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
