@@ -13,6 +13,8 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[3]
 BUILD = REPO / "build" / "lab"
 BUSYBOX = Path("/bin/busybox")
+# Of 4000 modules, the drivers a virtual machine may need; indexing all takes it minutes.
+DRIVERS = {"block", "char", "crypto", "dma", "net", "vdpa", "vfio", "vhost", "virtio"}
 
 
 class LabError(Exception):
@@ -94,9 +96,20 @@ def _unpack(kernel):
         deb, = Path(scratch).glob("*.deb")
         root = Path(scratch) / "root"
         _output(f"unpacking {package}", "dpkg", "-x", str(deb), str(root))
+        _trim(root / "lib" / "modules" / kernel.release / "kernel")
         _output(f"indexing the modules of {package}",
                 "/sbin/depmod", "-b", str(root), kernel.release)
         root.rename(kernel.root)
+
+
+def _trim(modules):
+    shutil.rmtree(modules / "sound")
+    for folder in (modules / "drivers").iterdir():
+        if folder.name not in DRIVERS:
+            shutil.rmtree(folder)
+    for folder in (modules / "drivers" / "net").iterdir():
+        if folder.is_dir():
+            shutil.rmtree(folder)
 
 
 def initramfs(path, kernel, init, modules=(), files=()):

@@ -68,6 +68,10 @@ class KernelComplaint(LabError):
     pass
 
 
+class SilentGuest(LabError):
+    pass
+
+
 @dataclass(frozen=True)
 class Result:
     rc: int
@@ -200,6 +204,7 @@ class Host:
         self.dir = run_dir() / name
         self.boot_seconds = None
         self._qemu = None
+        self._port = None
 
     def __enter__(self):
         _boot([self])
@@ -213,6 +218,14 @@ class Host:
             self.kill()
 
     # Life
+
+    @property
+    def pid(self):
+        """The process of the virtual machine here."""
+        return self._qemu.pid
+
+    def running(self):
+        return self._qemu.poll() is None
 
     def launch(self):
         """Start the machine without waiting for it."""
@@ -235,12 +248,12 @@ class Host:
             self._qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                           process_group=0, preexec_fn=_die_with_parent)
         _hosts.append(self)
-        self._port = self._connect(self._agent_path)
+        self._connect(self._agent_path)
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def wait_ready(self, timeout=BOOT_TIMEOUT):
+    def wait_ready(self):
         try:
-            self.wait_for(lambda: self.release, timeout, "its boot")
+            self.wait_for(lambda: self.release, BOOT_TIMEOUT, "its boot")
         except HostDied as error:
             raise HostDied(f"{error}: {self.kernel_log()[-500:].strip()}") from None
         except JobTimeout as error:
@@ -253,6 +266,8 @@ class Host:
             return
         self._qemu.kill()
         self._qemu.wait()
+        if self._port:
+            self._port.close()
         if self in _hosts:
             _hosts.remove(self)
 
@@ -295,12 +310,12 @@ class Host:
         return argv
 
     def _connect(self, path):
-        port = socket.socket(socket.AF_UNIX)
+        self._port = socket.socket(socket.AF_UNIX)
         deadline = time.monotonic() + 10
         while True:
             try:
-                port.connect(path)
-                return port
+                self._port.connect(path)
+                return
             except (FileNotFoundError, ConnectionRefusedError):
                 if self._qemu.poll() is not None or time.monotonic() > deadline:
                     message = (self.dir / "qemu.log").read_text().strip()
@@ -439,10 +454,15 @@ def _initramfs(stock, kvm):
     return path
 
 
+def _count_retry(error):
+    global boot_retries
+    boot_retries += 1
+    print(f"lab: boot retry {boot_retries}: {error}", file=sys.stderr, flush=True)
+
+
 def _boot(hosts):
     """Boot hosts side by side; all of them once more if one goes silent."""
-    global boot_retries
-    for attempt in (1, 2):
+    for last in (False, True):
         try:
             for host in hosts:
                 host.launch()
@@ -452,10 +472,9 @@ def _boot(hosts):
         except BaseException as error:
             for host in hosts:
                 host.kill()
-            if attempt == 2 or not isinstance(error, BootTimeout):
+            if last or not isinstance(error, BootTimeout):
                 raise
-            boot_retries += 1
-            print(f"lab: boot retry {boot_retries}: {error}", file=sys.stderr, flush=True)
+            _count_retry(error)
 
 
 @contextlib.contextmanager
@@ -472,3 +491,24 @@ def pair(names=("a", "b"), **options):
         for host in (first, second):
             stack.push(host)
         yield first, second
+
+
+@contextlib.contextmanager
+def with_guests(hosts, boot):
+    """Fresh hosts from hosts() and what boot(hosts) gives; both once more if boot goes silent.
+
+    An emulated host hangs once in some thirty boots of a guest. Nothing but a boot is tried again.
+    """
+    for last in (False, True):
+        try:
+            with hosts() as up:
+                try:
+                    guests = boot(up)
+                except JobTimeout as error:
+                    raise SilentGuest(str(error)) from error
+                yield up, guests
+                return
+        except SilentGuest as error:
+            if last:
+                raise
+            _count_retry(error)
