@@ -11,6 +11,7 @@
 struct watch {
 	loop_fd_fn *fn;		/* NULL: forgotten, to be swept */
 	void *context;
+	bool idle;
 };
 
 static struct pollfd *polled;
@@ -27,7 +28,7 @@ static size_t find_watch(int fd)
 	return nr_watches;
 }
 
-void loop_watch(int fd, short events, loop_fd_fn *fn, void *context)
+static void set_watch(int fd, short events, struct watch watch)
 {
 	size_t i = find_watch(fd);
 
@@ -37,7 +38,17 @@ void loop_watch(int fd, short events, loop_fd_fn *fn, void *context)
 		nr_watches++;
 	}
 	polled[i] = (struct pollfd){ .fd = fd, .events = events };
-	watches[i] = (struct watch){ .fn = fn, .context = context };
+	watches[i] = watch;
+}
+
+void loop_watch(int fd, short events, loop_fd_fn *fn, void *context)
+{
+	set_watch(fd, events, (struct watch){ .fn = fn, .context = context });
+}
+
+void loop_watch_idle(int fd, short events, loop_fd_fn *fn, void *context)
+{
+	set_watch(fd, events, (struct watch){ .fn = fn, .context = context, .idle = true });
 }
 
 void loop_events(int fd, short events)
@@ -123,18 +134,27 @@ static void run_timers(void)
 	}
 }
 
+/* What is added meanwhile has no revents yet and comes next time. */
+static bool call_ready(size_t nr, bool idle)
+{
+	bool called = false;
+
+	for (size_t i = 0; i < nr; i++) {
+		if (!watches[i].fn || !polled[i].revents || watches[i].idle != idle)
+			continue;
+		watches[i].fn(watches[i].context, polled[i].revents);
+		called = true;
+	}
+	return called;
+}
+
 void loop_once(void)
 {
 	size_t nr;
 
 	sweep();
 	nr = nr_watches;
-	if (poll(polled, nr, next_timeout()) > 0) {
-		/* What is added meanwhile has no revents yet and comes next time. */
-		for (size_t i = 0; i < nr; i++) {
-			if (watches[i].fn && polled[i].revents)
-				watches[i].fn(watches[i].context, polled[i].revents);
-		}
-	}
+	if (poll(polled, nr, next_timeout()) > 0 && !call_ready(nr, false))
+		call_ready(nr, true);
 	run_timers();
 }

@@ -22,6 +22,11 @@ struct loop_timer {
 void loop_watch(int fd, short events, loop_fd_fn *fn, void *context);
 
 /**
+ * loop_watch_idle - as loop_watch(), but only called when nothing else is ready
+ */
+void loop_watch_idle(int fd, short events, loop_fd_fn *fn, void *context);
+
+/**
  * loop_events - other events for a descriptor that is watched
  */
 void loop_events(int fd, short events);

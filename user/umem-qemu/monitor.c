@@ -298,12 +298,8 @@ static void terminal_line(char *line)
 {
 	struct monitor *monitor = terminal;
 
-	if (!line) {	/* ^D on an empty line: QEMU takes no notice either */
-		rl_crlf();
-		rl_on_new_line();
-		rl_redisplay();
-		return;
-	}
+	if (!line)
+		return;		/* ^D on an empty line: QEMU takes no notice either */
 	rl_callback_handler_remove();
 	if (*line)
 		add_history(line);
@@ -320,10 +316,12 @@ void monitor_step_aside(void)
 {
 	if (!terminal || !terminal->started)
 		return;
-	if (terminal->busy)
+	if (terminal->busy) {
 		end_progress(terminal);
-	else
+	} else {
 		rl_clear_visible_line();
+		fflush(rl_outstream);
+	}
 }
 
 void monitor_come_back(void)

@@ -41,6 +41,12 @@ struct passed_line {
 	struct hmp_command command;
 };
 
+struct log_line {
+	struct log_line *next;
+	enum log_level level;
+	char *text;
+};
+
 struct supervisor {
 	const struct options *options;
 	const struct host *host;
@@ -64,6 +70,8 @@ struct supervisor {
 
 	struct monitor *monitors[OPTIONS_MONITORS_MAX];
 	struct monitor *waiting;		/* gave the command the machine works on */
+	struct log_line *lines;			/* not written yet */
+	struct log_line **lines_end;
 	int signal_fd;
 	bool leave;
 };
@@ -79,16 +87,55 @@ static uint64_t wall_clock_us(void *context)
 
 /* ---- the log ---- */
 
+static void write_line(struct supervisor *s)
+{
+	struct log_line *line = s->lines;
+
+	s->lines = line->next;
+	if (!s->lines)
+		s->lines_end = &s->lines;
+	monitor_step_aside();
+	log_message(line->level, "%s", line->text);
+	monitor_come_back();
+	free(line->text);
+	free(line);
+}
+
+static void log_has_room(void *context, short revents)
+{
+	struct supervisor *s = context;
+
+	(void)revents;
+	write_line(s);
+	if (!s->lines)
+		loop_forget(STDERR_FILENO);
+}
+
+/*
+ * Lines are written when there is nothing else to do: where the log is slow the
+ * guest shall not stand still for it.
+ */
+static void log_later(struct supervisor *s, enum log_level level, char *text)
+{
+	struct log_line *line = memory_or_exit(calloc(1, sizeof(*line)));
+
+	line->level = level;
+	line->text = text;
+	*s->lines_end = line;
+	s->lines_end = &line->next;
+	loop_watch_idle(STDERR_FILENO, POLLOUT, log_has_room, s);
+}
+
 /* umem-qemu: 2026-11-21T03:30:00.123456Z event NAME DETAILS */
-static void log_event(uint64_t time_us, const char *name, const char *details)
+static void log_event(struct supervisor *s, uint64_t time_us, const char *name,
+		      const char *details)
 {
 	char time[INFO_TIME_MAX];
 
 	info_time(time, time_us ? time_us : wall_clock_us(NULL));
-	monitor_step_aside();
-	log_info("%s event %s%s%s", time, name, details && *details ? " " : "",
-		 details ? details : "");
-	monitor_come_back();
+	log_later(s, LOG_LEVEL_INFO,
+		  text_format("%s event %s%s%s", time, name, details && *details ? " " : "",
+			      details ? details : ""));
 }
 
 /* ---- QEMU's end ---- */
@@ -126,6 +173,12 @@ static void quit_qemu(struct supervisor *s, bool insist)
 
 /* ---- what the machine wants ---- */
 
+static void print_and_free(struct monitor *monitor, char *text)
+{
+	monitor_print(monitor, text);
+	free(text);
+}
+
 static void umemd_event(void *context, struct umemd *umemd, json_t *event)
 {
 	struct supervisor *s = context;
@@ -148,7 +201,7 @@ static void umemd_gone(void *context, struct umemd *umemd, const char *how)
 	struct supervisor *s = context;
 	char *details = text_format("pid=%d %s", umemd_pid(umemd), how);
 
-	log_event(0, "UMEMD-ENDED", details);
+	log_event(s, 0, "UMEMD-ENDED", details);
 	free(details);
 	for (size_t i = 0; i < UMEMDS_MAX; i++) {
 		if (s->umemds[i] == umemd)
@@ -205,7 +258,7 @@ static char *start_umemd(void *context, enum migration_role role, const char *ur
 	s->umemd = *slot;
 	details = text_format("pid=%d role=%s uri=%s", umemd_pid(s->umemd),
 			      role == MIGRATION_SOURCE ? "source" : "destination", uri);
-	log_event(0, "UMEMD-STARTED", details);
+	log_event(s, 0, "UMEMD-STARTED", details);
 	free(details);
 	return NULL;
 }
@@ -274,16 +327,11 @@ static void timer_fired(void *context)
 static void say(void *context, const char *text)
 {
 	struct supervisor *s = context;
-	char *line = text_format("%s\n", text);
 
-	if (s->waiting) {
-		monitor_print(s->waiting, line);
-	} else {
-		monitor_step_aside();
-		log_warning("%s", text);
-		monitor_come_back();
-	}
-	free(line);
+	if (s->waiting)
+		print_and_free(s->waiting, text_format("%s\n", text));
+	else
+		log_later(s, LOG_LEVEL_WARNING, text_copy(text));
 }
 
 static void done(void *context)
@@ -298,8 +346,7 @@ static void done(void *context)
 
 static void machine_log(void *context, const char *name, const char *details)
 {
-	(void)context;
-	log_event(0, name, details);
+	log_event(context, 0, name, details);
 }
 
 static void give_up(void *context)
@@ -324,12 +371,6 @@ static const struct migration_ops migration_ops = {
 };
 
 /* ---- lines from monitors ---- */
-
-static void print_and_free(struct monitor *monitor, char *text)
-{
-	monitor_print(monitor, text);
-	free(text);
-}
 
 static void answer(struct monitor *monitor, const char *text)
 {
@@ -556,11 +597,11 @@ static void qmp_event(void *context, const struct qmp_event *event)
 		if (strcmp(event->name, logged[i]))
 			continue;
 		details = reason ? text_format("reason=%s", reason) : NULL;
-		log_event(event->time_us, event->name, details);
+		log_event(s, event->time_us, event->name, details);
 	}
 	if (!strcmp(event->name, "MIGRATION") && status) {
 		details = text_format("status=%s", status);
-		log_event(event->time_us, event->name, details);
+		log_event(s, event->time_us, event->name, details);
 	}
 	free(details);
 	migration_qemu_event(&s->migration, event->name, event->data, event->time_us);
@@ -601,7 +642,7 @@ static void qemu_ended(struct supervisor *s, int status)
 	s->qemu = 0;
 	s->qmp_ready = false;
 	s->qemu_status = child_exit_status(status);
-	log_event(0, "QEMU-ENDED", how);
+	log_event(s, 0, "QEMU-ENDED", how);
 	migration_qemu_gone(&s->migration, how);
 	loop_forget(s->qmp_fd);
 	loop_timer_clear(&s->quit_timer);
@@ -609,8 +650,9 @@ static void qemu_ended(struct supervisor *s, int status)
 	close(s->qmp_fd);
 	close_monitors(s);
 	if (migration_serving(&s->migration))
-		log_info("QEMU has ended, the destination still needs its memory: waiting for that; umemd (pid %d) also does it alone, if you end umem-qemu",
-			 umemd_pid(s->umemd));
+		log_later(s, LOG_LEVEL_INFO,
+			  text_format("QEMU has ended, the destination still needs its memory: waiting for that; umemd (pid %d) also does it alone, if you end umem-qemu",
+				      umemd_pid(s->umemd)));
 	free(how);
 }
 
@@ -733,6 +775,7 @@ int supervisor_run(const struct options *options, const struct host *host)
 
 	for (size_t i = 0; i < options->nr_regions; i++)
 		s.region_names[i] = options->regions[i].name;
+	s.lines_end = &s.lines;
 	migration_init(&s.migration, &migration_ops, &s, s.region_names, options->nr_regions);
 
 	if (options->foreign_monitor)
@@ -745,6 +788,8 @@ int supervisor_run(const struct options *options, const struct host *host)
 	while (!s.leave && (s.qemu || umemds_left(&s)))
 		loop_once();
 
+	while (s.lines)
+		write_line(&s);
 	migration_destroy(&s.migration);
 	close_stream(&s);
 	return s.gave_up ? 1 : s.qemu_status;
