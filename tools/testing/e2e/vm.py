@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests under umem-qemu in the lab's hosts: start them, type at their monitor, read their reports.
+
+    source = vm.Guest(a, "source").start()
+    destination = vm.Guest(b, "destination", incoming="tcp:0:4444").start()
+    source.wait_ready()
+    source.type("migrate -p tcp:10.77.0.2:4444")
+    destination.wait_event("END")
+"""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lab"))
+import lab  # noqa: E402
+
+BIN = lab.REPO / "build" / "user"
+GUEST = lab.REPO / "build" / "guest"
+PORT = 4444
+BOOT_TIMEOUT = 120
+guest_boot_retries = 0
+
+
+class Failure(AssertionError):
+    """A test's finding; the message says what was seen and what was wanted."""
+
+
+def expect(condition, message):
+    if not condition:
+        raise Failure(message)
+
+
+@dataclass(frozen=True)
+class Report:
+    """One line of the checking guest, see tools/testing/guest/guest.c."""
+    t: int
+    ops: int
+    gap_us: int
+    stall_us: int
+    mismatches: int
+    checked: int
+    sweeps: int
+
+    PATTERN = re.compile(r"^umem-guest: t=(\d+) ops=(\d+) gap_us=(\d+) stall_us=(\d+)"
+                         r" mismatches=(\d+) checked=(\d+) sweeps=(\d+)\r?$", re.M)
+
+    @classmethod
+    def all_in(cls, text):
+        return [cls(*map(int, match.groups())) for match in cls.PATTERN.finditer(text)]
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line `umem-qemu: TIME event NAME text`; time in seconds of the host's clock."""
+    time: float
+    name: str
+    text: str
+
+    PATTERN = re.compile(r"(?:^|\) )(?:umem-)?qemu: (\S+Z) event (\S+) ?(.*)$", re.M)
+
+    @classmethod
+    def all_in(cls, text):
+        return [cls(datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S.%fZ")
+                    .replace(tzinfo=timezone.utc).timestamp(), name, rest)
+                for stamp, name, rest in cls.PATTERN.findall(text)]
+
+
+class Guest:
+    """One QEMU in a host, with its monitor on standard input and the guest's port in a log."""
+
+    def __init__(self, host, name, incoming=None, memory_mib=256, threads=4, pages=None,
+                 mode="churn", options="", launcher=None, kvm=True):
+        self.host = host
+        self.name = name
+        self.log = host.dir / f"{name}.guest.log"
+        self._port = f"/run/{name}.port"
+        launcher = launcher or f"{BIN / 'umem-qemu'} {'-postcopy' if incoming else ''}"
+        append = f"console=ttyS0 quiet panic=-1 umem.port=virtio umem.threads={threads}" \
+                 f" umem.mode={mode}" + (f" umem.pages={pages}" if pages else "")
+        # A virtio port wants its other end open at all times, which a FIFO is.
+        self.command = (
+            f"rm -f {self._port}.*; mkfifo {self._port}.in {self._port}.out;"
+            f" cat {self._port}.out >{self.log} &"
+            f" exec {launcher} -name {name} {'-accel kvm -cpu host' if kvm else '-accel tcg'}"
+            f" -m {memory_mib} -nodefaults -no-reboot -display none -vga none"
+            f" -kernel {GUEST / 'vmlinuz'} -initrd {GUEST / 'guest.cpio'} -append '{append}'"
+            f" -device virtio-serial-pci"
+            f" -chardev pipe,id=guest,path={self._port}"
+            f" -device virtserialport,chardev=guest"
+            f" -serial file:{host.dir}/{name}.console.log -monitor stdio"
+            + (f" -incoming {incoming}" if incoming else "") + (f" {options}" if options else ""))
+        self.job = None
+
+    def start(self):
+        self.job = self.host.start(self.command, stdin=True, name=self.name)
+        return self
+
+    def boot(self):
+        """Start, and wait for the guest. An emulated host now and then hangs while a guest boots:
+        that is tried once more, counted and said."""
+        global guest_boot_retries
+        self.start()
+        try:
+            self.wait_ready()
+        except lab.JobTimeout as error:
+            guest_boot_retries += 1
+            print(f"# guest boot tried once more: {str(error)[:200]}", flush=True)
+            self.stop()
+            self.log.unlink(missing_ok=True)
+            self.start()
+            self.wait_ready()
+        return self
+
+    # What it says
+
+    def text(self):
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def reports(self):
+        return Report.all_in(self.text())
+
+    def last(self):
+        reports = self.reports()
+        return reports[-1] if reports else None
+
+    def wait_text(self, pattern, timeout=60, start=0):
+        return self._wait(lambda: re.compile(pattern, re.M).search(self.text(), start), timeout,
+                          f"say {pattern!r}")
+
+    def wait_ready(self):
+        return self.wait_text(r"umem-guest: ready pages=(\d+)", BOOT_TIMEOUT)
+
+    def wait_ops(self, count, timeout=60):
+        """Wait till so many more operations are done: the guest runs."""
+        start = self.last().ops if self.last() else 0
+        self._wait(lambda: self.last() and self.last().ops >= start + count, timeout,
+                   f"do {count} operations")
+
+    def wait_more_reports(self, count=3, timeout=60):
+        seen = len(self.reports())
+        self._wait(lambda: len(self.reports()) >= seen + count, timeout, "report")
+
+    def _wait(self, condition, timeout, what):
+        deadline = time.monotonic() + timeout
+        while True:
+            ended = self.job.poll() is not None
+            value = condition()
+            if value:
+                return value
+            if ended:
+                raise Failure(f"{self.name} ended with {self.job.rc} and did not {what}:"
+                              f" {self.job.output()[-2000:]}")
+            if time.monotonic() > deadline:
+                raise lab.JobTimeout(f"{self.name} did not {what} within {timeout} s: "
+                                     f"{self.job.output()[-1000:]} {self.text()[-300:]}")
+            time.sleep(0.05)
+
+    # What it is told
+
+    def type(self, line):
+        """A line at the monitor; gives the length of the output so far."""
+        position = len(self.job.output())
+        self.job.write(line + "\n")
+        return position
+
+    def ask(self, line, pattern, timeout=30):
+        return self.job.wait_output(pattern, timeout, self.type(line))
+
+    def tell_guest(self, line):
+        """A line to the program in the guest."""
+        self.host.run(f"echo '{line}' >{self._port}.in", check=True)
+
+    def sweep(self, rounds, timeout=180):
+        """Have the guest check every page of its table; gives (pages, mismatches)."""
+        position = len(self.text())
+        self.tell_guest(f"sweep {rounds}")
+        match = self.wait_text(r"sweep done pages=(\d+) mismatches=(\d+)", timeout, position)
+        return int(match[1]), int(match[2])
+
+    # umem-qemu's events
+
+    def events(self):
+        return Event.all_in(self.job.output())
+
+    def event(self, name):
+        for event in self.events():
+            if event.name == name:
+                return event
+        return None
+
+    def wait_event(self, name, timeout=60):
+        return self._wait(lambda: self.event(name), timeout, f"come to the event {name}")
+
+    def info(self):
+        """What `info migrate` says, by key."""
+        self.ask("info migrate", r"Migration status:(?:.|\n)*?\n\(qemu\)")
+        text = self.job.output()
+        lines = text[text.rindex("Migration status:"):].splitlines()
+        return dict(line.split(": ", 1) for line in lines if ": " in line)
+
+    def count(self, key):
+        """A number of `info migrate`."""
+        return int(self.info()[key].split()[0])
+
+    def fault_latency(self):
+        """Microseconds by percentile: p50, p90, p99, max."""
+        return {name: int(value) for name, value in
+                re.findall(r"(p\d+|max) (\d+) us", self.info()["fault latency"])}
+
+    # End
+
+    def stop(self):
+        if self.job and self.job.poll() is None:
+            self.job.kill()
+            self.job.wait(30)
+        # umem-qemu killed outright leaves its QEMU: that is a promise, not a leak
+        self.host.run(f"pkill -9 -f -- '-name {self.name} ' || :")
+
+    def alive(self):
+        return self.job.poll() is None
+
+
+def migrate(source, destination, options="-p"):
+    """Migrate and wait until the guest runs at the destination."""
+    source.type(f"migrate -d {options} tcp:{destination.host.ip}:{PORT}")
+    destination.wait_event("RESUME")
+
+
+def wait_end(source, destination, timeout=180):
+    destination.wait_event("END", timeout)
+    source.wait_event("END")
+
+
+def build_guests():
+    subprocess.run(["make", "--no-print-directory", "-s", "-C", GUEST.parent.parent / "tools" /
+                    "testing" / "guest", f"BUILD={GUEST}"], check=True)
+
+
+def write_json(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n")
