@@ -580,10 +580,11 @@ char *migration_listen(struct migration *m, const char *uri)
 	return NULL;
 }
 
-static void destination_loaded(struct migration *m)
+/* QEMU knows the end of its state before umemd has heard of it. */
+static void try_ready(struct migration *m)
 {
-	m->stream_over = true;
-	m->device_state_done = true;
+	if (m->phase != PHASE_LOAD || !m->device_state_done || !m->stream_received)
+		return;
 	m->phase = PHASE_READY;
 	note(m, "READY", "role=destination");
 	tell(m, json_pack("{s:s}", "cmd", "ready"));
@@ -635,10 +636,13 @@ static void destination_migration_status(struct migration *m, const char *status
 {
 	if (m->phase != PHASE_LOAD)
 		return;
-	if (!strcmp(status, "completed"))
-		destination_loaded(m);
-	else if (!strcmp(status, "failed"))
+	if (!strcmp(status, "completed")) {
+		m->stream_over = true;
+		m->device_state_done = true;
+		try_ready(m);
+	} else if (!strcmp(status, "failed")) {
 		load_failed(m);
+	}
 }
 
 /* ---- what comes in ---- */
@@ -830,6 +834,8 @@ static void destination_umemd_state(struct migration *m, const char *state)
 		give_stream(m);
 	} else if (!strcmp(state, "listen") && !m->moved) {
 		set_state(m, "listen");
+		m->stream_received = true;
+		try_ready(m);
 	}
 }
 

@@ -142,6 +142,7 @@ struct migration {
 	bool stream_given;	/* QEMU was asked to migrate, or to load */
 	bool stream_over;	/* QEMU has done with it, well or not */
 	bool device_state_done;	/* well */
+	bool stream_received;	/* destination: umemd has given QEMU all of it */
 	bool load_failed;	/* QEMU could not load it; the reason is to come */
 	bool user_cancelled;
 	unsigned int undo_tries;

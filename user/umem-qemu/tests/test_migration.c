@@ -962,6 +962,12 @@ static void load(struct world *w)
 	answer_all(w);
 }
 
+static void loaded(struct world *w)
+{
+	umemd_state(w, "listen");
+	status(w, "completed");
+}
+
 static void test_destination_does_its_steps_in_this_order(void **state)
 {
 	static const char want[] =
@@ -1008,7 +1014,7 @@ static void test_destination_does_its_steps_in_this_order(void **state)
 static void assert_runs(struct world *w, bool go_run, bool want)
 {
 	load(w);
-	status(w, "completed");
+	loaded(w);
 	assert_int_equal(w->conts, 0);
 	umemd(w, go_run ? "{\"event\":\"go\",\"run\":true}" : "{\"event\":\"go\",\"run\":false}");
 	assert_int_equal(w->conts, want);
@@ -1057,9 +1063,30 @@ static void test_before_go_nothing_typed_reaches_the_destinations_qemu(void **st
 	type(w, "loadvm x");
 	load(w);
 	type(w, "cont");
-	status(w, "completed");
+	loaded(w);
 	type(w, "cont");
 	assert_int_equal(w->conts, 0);
+}
+
+static void test_ready_needs_both_a_loaded_qemu_and_the_end_of_the_stream(void **state)
+{
+	struct world *w = *state;
+
+	for (int umemd_first = 0; umemd_first < 2; umemd_first++) {
+		restart(w);
+		expect(w, false, false);
+		load(w);
+		if (umemd_first)
+			umemd_state(w, "listen");
+		else
+			status(w, "completed");
+		assert_false(did(w, "tell"));
+		if (umemd_first)
+			status(w, "completed");
+		else
+			umemd_state(w, "listen");
+		assert_did(w, "tell {\"cmd\":\"ready\"}\n");
+	}
 }
 
 static void test_guest_that_runs_before_go_is_given_up(void **state)
@@ -1068,7 +1095,7 @@ static void test_guest_that_runs_before_go_is_given_up(void **state)
 
 	expect(w, false, false);
 	load(w);
-	status(w, "completed");
+	loaded(w);
 	event(w, "RESUME");
 	assert_int_equal(w->fails, 1);
 	assert_int_equal(w->give_ups, 1);
@@ -1115,7 +1142,7 @@ static void test_every_failure_before_go_ends_the_destination(void **state)
 			if (step >= 2)
 				answer_all(w);
 			if (step >= 3)
-				status(w, "completed");
+				loaded(w);
 			if (way == 0)
 				umemd_errs(w);
 			else if (way == 1)
@@ -1172,7 +1199,7 @@ static void test_a_source_after_one_that_left_at_once_finds_qemu_waiting(void **
 	forget(w);
 	umemd_state(w, "advise");
 	assert_null(w->did.data);
-	status(w, "completed");
+	loaded(w);
 	assert_did(w, "tell {\"cmd\":\"ready\"}");
 }
 
@@ -1359,6 +1386,7 @@ int main(void)
 		test(test_destination_does_its_steps_in_this_order),
 		test(test_guest_starts_only_if_it_ran_and_nobody_wants_it_paused),
 		test(test_before_go_nothing_typed_reaches_the_destinations_qemu),
+		test(test_ready_needs_both_a_loaded_qemu_and_the_end_of_the_stream),
 		test(test_guest_that_runs_before_go_is_given_up),
 		test(test_load_failure_is_told_to_the_source),
 		test(test_umemds_reason_is_better_than_a_broken_stream),
