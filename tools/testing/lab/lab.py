@@ -292,7 +292,7 @@ class Host:
                 "-no-user-config", "-display", "none", "-no-reboot",
                 "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt" if self.kvm else "EPYC,-svm",
                 "-m", str(self.mem_mib), "-smp", str(self.smp),
-                "-kernel", str(stock.image), "-initrd", str(initrd), "-append", append,
+                "-kernel", str(stock.vmlinux), "-initrd", str(initrd), "-append", append,
                 "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console",
                 "-device", "virtio-serial-pci",
                 "-chardev", f"socket,id=agent,server=on,wait=off,path={self._agent_path}",

@@ -209,9 +209,10 @@ class TearDown(unittest.TestCase):
     """A program that started a host ends in some way, and the host with it."""
 
     PROGRAM = ("import sys, time; sys.path.insert(0, {path!r}); import lab\n"
-               "with lab.Host('left') as host:\n"
-               "    print(host.pid, flush=True)\n"
-               "    {rest}\n")
+               "host = lab.Host('left')\n"
+               "host.launch()\n"
+               "print(host.pid, flush=True)\n"
+               "{rest}\n")
 
     def start(self, rest):
         program = self.PROGRAM.format(path=str(HERE), rest=rest)
