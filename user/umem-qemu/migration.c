@@ -301,10 +301,13 @@ static void fail_destination_before_go(struct migration *m)
 	if (again)
 		restore_settings(m);
 	finish(m, again ? PHASE_EXPECT : PHASE_LOST, "failed");
-	say(m, "%s: %s", m->deferred ? "migrate_incoming" : "the guest does not come", m->reason);
+	if (again) {
+		say(m, "migrate_incoming: %s", m->reason);
+		m->ops->done(m->context);
+		return;
+	}
 	m->ops->done(m->context);
-	if (!again)
-		m->ops->give_up(m->context);
+	m->ops->give_up(m->context, m->reason);
 }
 
 static void fail_after_go(struct migration *m)
@@ -765,7 +768,6 @@ void migration_qemu_gone(struct migration *m, const char *how)
 	}
 	note(m, "FAILED", "role=%s reason=%s", role_name(m), m->reason);
 	finish(m, m->role == MIGRATION_SOURCE ? PHASE_IDLE : PHASE_LOST, "failed");
-	say(m, "migrate: %s", m->reason);
 	m->ops->done(m->context);
 }
 

@@ -108,8 +108,8 @@ struct migration_ops {
 	void (*done)(void *context);
 	/* a line for the log, @name and what belongs to it */
 	void (*log)(void *context, const char *name, const char *details);
-	/* the destination cannot become anything: QEMU shall quit, the exit status is 1 */
-	void (*give_up)(void *context);
+	/* the guest does not come: QEMU shall quit, the exit status is 1 */
+	void (*give_up)(void *context, const char *reason);
 	uint64_t (*now_us)(void *context);
 };
 

@@ -331,7 +331,7 @@ static void say(void *context, const char *text)
 	if (s->waiting)
 		print_and_free(s->waiting, text_format("%s\n", text));
 	else
-		log_later(s, LOG_LEVEL_WARNING, text_copy(text));
+		log_later(s, LOG_LEVEL_INFO, text_copy(text));
 }
 
 static void done(void *context)
@@ -349,10 +349,11 @@ static void machine_log(void *context, const char *name, const char *details)
 	log_event(context, 0, name, details);
 }
 
-static void give_up(void *context)
+static void give_up(void *context, const char *reason)
 {
 	struct supervisor *s = context;
 
+	log_later(s, LOG_LEVEL_ERROR, text_format("the guest does not come: %s", reason));
 	s->gave_up = true;
 	quit_qemu(s, true);
 }

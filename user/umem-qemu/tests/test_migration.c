@@ -118,10 +118,11 @@ static void log_line(void *context, const char *name, const char *details)
 	text_add(&w->did, "log %s %s\n", name, details);
 }
 
-static void give_up(void *context)
+static void give_up(void *context, const char *reason)
 {
 	struct world *w = context;
 
+	assert_string_equal(reason, w->migration.reason);
 	w->give_ups++;
 }
 
