@@ -217,8 +217,11 @@ void scheduler_take(struct scheduler *scheduler, const struct pick *pick)
 		scheduler->duplicates++;
 	if (pick->kind != PICK_BULK)
 		bitmap_set(region->urgent, pick->page);
-	if (pick->kind == PICK_REQUESTED)
-		scheduler->asked_next++;
+	if (pick->kind == PICK_REQUESTED &&
+	    ++scheduler->asked_next == scheduler->messages[AT(scheduler->message_asked)].count) {
+		scheduler->message_asked++;
+		scheduler->asked_next = 0;
+	}
 }
 
 void scheduler_restart(struct scheduler *scheduler)
