@@ -48,25 +48,25 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PAGE		4096
-#define WORDS		(PAGE / 8)
-#define LOCKS		1024
-#define MAX_THREADS	64
-#define STORM_THREADS	64
-#define STORM_PAGES	16	/* of each kind, a thread */
-#define DESCRIBED	20	/* mismatches worth a line */
-#define REPORT_US	100000
+#define PAGE	      4096
+#define WORDS	      (PAGE / 8)
+#define LOCKS	      1024
+#define MAX_THREADS   64
+#define STORM_THREADS 64
+#define STORM_PAGES   16 /* of each kind, a thread */
+#define DESCRIBED     20 /* mismatches worth a line */
+#define REPORT_US     100000
 
-#define MULTIPLIER	0xd6e8feb86659fd93ULL	/* odd, and so has an inverse */
-#define STEP		0x9e3779b97f4a7c15ULL
+#define MULTIPLIER 0xd6e8feb86659fd93ULL /* odd, and so has an inverse */
+#define STEP	   0x9e3779b97f4a7c15ULL
 
 typedef uint64_t page_words[WORDS];
 
 struct worker {
 	pthread_t thread;
-	size_t first, pages;	/* its slice of the table */
+	size_t first, pages; /* its slice of the table */
 	uint64_t random;
-	uint64_t ops;		/* changes together with the sum of versions */
+	uint64_t ops; /* changes together with the sum of versions */
 	_Atomic uint64_t last_ns, gap_ns;
 };
 
@@ -182,8 +182,9 @@ static void count_mismatch(size_t index, size_t word, uint64_t wanted)
 	if (atomic_fetch_add(&mismatches, 1) >= DESCRIBED)
 		return;
 	say("umem-guest: mismatch page=%zu offset=%zu got=%016" PRIx64 " wanted=%016" PRIx64
-	    " version=%" PRIu32 " is=%s\n", index, word * 8, table[index][word], wanted,
-	    versions[index], likeness(table[index], index));
+	    " version=%" PRIu32 " is=%s\n",
+	    index, word * 8, table[index][word], wanted, versions[index],
+	    likeness(table[index], index));
 }
 
 static void check_page(size_t index)
@@ -329,7 +330,8 @@ static void sweep(unsigned long rounds)
 		check_totals();
 		atomic_fetch_add(&sweeps, 1);
 	}
-	say("umem-guest: sweep done pages=%zu mismatches=%" PRIu64 "\n", rounds * pages, mismatches);
+	say("umem-guest: sweep done pages=%zu mismatches=%" PRIu64 "\n", rounds * pages,
+	    mismatches);
 }
 
 static void touch(uint64_t *random)
@@ -367,8 +369,8 @@ static void raise_storm(void)
 	for (int i = 0; i < STORM_THREADS; i++)
 		pthread_join(toucher[i], NULL);
 	pthread_barrier_destroy(&storm.start);
-	say("umem-guest: storm done threads=%d mismatches=%" PRIu64 "\n",
-	    STORM_THREADS, mismatches);
+	say("umem-guest: storm done threads=%d mismatches=%" PRIu64 "\n", STORM_THREADS,
+	    mismatches);
 }
 
 static void obey(const char *line)
@@ -484,8 +486,8 @@ static void make_table(void)
 {
 	pthread_rwlockattr_t prefer_writer;
 
-	table = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	table = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		     0);
 	versions = calloc(pages, sizeof(*versions));
 	if (table == MAP_FAILED || !versions) {
 		say("umem-guest: no memory for %zu pages\n", pages);
@@ -496,8 +498,7 @@ static void make_table(void)
 	for (size_t i = 0; i < LOCKS; i++)
 		pthread_rwlock_init(&locks[i], NULL);
 	pthread_rwlockattr_init(&prefer_writer);
-	pthread_rwlockattr_setkind_np(&prefer_writer,
-				      PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlockattr_setkind_np(&prefer_writer, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 	pthread_rwlock_init(&settled, &prefer_writer);
 }
 
@@ -610,7 +611,7 @@ int main(int argc, char **argv)
 		return selftest();
 	if (getpid() != 1) {
 		fprintf(stderr, "guest: this is the first process of a virtual machine; "
-			"as a program it knows only --selftest\n");
+				"as a program it knows only --selftest\n");
 		return 2;
 	}
 	mount_proc();

@@ -16,7 +16,8 @@ def main(folder):
     kernel.initramfs(folder / "guest.cpio", stock, folder / "guest",
                      ["virtio_pci", "virtio_console"])
     kernel.initramfs(folder / "disk-guest.cpio", stock, HERE / "disk-init",
-                     ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"], [(kernel.BUSYBOX, "bin/busybox")])
+                     ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"],
+                     [(kernel.BUSYBOX, "bin/busybox")])
 
 
 try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The distribution's stock kernel, unpacked without being installed, and initramfs images for it."""
+"""The distribution's stock kernel, unpacked but not installed, and initramfs images for it."""
 
 import fcntl
 import lzma

@@ -84,7 +84,7 @@ def module():
 
 
 def run_dir():
-    """Where this program's hosts leave their logs: build/lab/run-<time>; build/lab/latest links it."""
+    """Where this program's hosts leave their logs: build/lab/run-<time>, linked as latest."""
     global _run_dir
     if _run_dir is None:
         name = datetime.now().strftime("run-%Y%m%d-%H%M%S") + f"-{os.getpid()}"
@@ -446,8 +446,8 @@ class Host:
 
 
 def _initramfs(stock, kvm):
-    path = run_dir() / ("host-kvm.cpio" if kvm else "host.cpio")
-    if not path.exists():
+    path = _scratch_path("host-kvm.cpio" if kvm else "host.cpio")
+    if not os.path.exists(path):
         modules = HOST_MODULES + (["kvm-amd"] if kvm else [])
         kernel.initramfs(path, stock, HERE / "host-init", modules,
                          [(kernel.BUSYBOX, "bin/busybox")])

@@ -121,7 +121,8 @@ class OneHost(unittest.TestCase):
         self.assertEqual((self.host.dir / "file").read_text(), "text\n")
 
     def test_devices_and_modules_are_there(self):
-        self.host.run("test -c /dev/kvm && echo x | cat /dev/fd/0 && modprobe sch_netem", check=True)
+        self.host.run("test -c /dev/kvm && echo x | cat /dev/fd/0 && modprobe sch_netem",
+                      check=True)
 
     def test_the_clock_offset_is_right(self):
         offset = self.host.clock_offset()
