@@ -31,6 +31,7 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import kernel
 from kernel import BUILD, REPO, LabError
@@ -100,8 +101,16 @@ def _scratch_path(name):
     """A short path for a socket: their names are limited to 107 bytes."""
     global _scratch
     if _scratch is None:
-        _scratch = tempfile.mkdtemp(prefix="umem-lab-")
+        _sweep_scratch()
+        _scratch = tempfile.mkdtemp(prefix=f"umem-lab-{os.getpid()}-")
     return f"{_scratch}/{name}"
+
+
+def _sweep_scratch():
+    """Remove what programs left that were killed."""
+    for path in Path(tempfile.gettempdir()).glob("umem-lab-*-*"):
+        if not Path(f"/proc/{path.name.split('-')[2]}").exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _take_down():
