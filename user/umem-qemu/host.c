@@ -6,6 +6,7 @@
 #include <libumem.h>
 #include <limits.h>
 #include <pwd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -136,10 +137,39 @@ static int create_regions(struct host *host, const struct options *options, char
 	return 0;
 }
 
+static int check_config(const char *path, char **error)
+{
+	struct text text = { 0 };
+	char buffer[4096];
+	size_t n;
+	int err;
+	FILE *file = fopen(path, "re");
+
+	if (!file) {
+		*error = text_format("-readconfig %s: %s", path, strerror(errno));
+		return -1;
+	}
+	while ((n = fread(buffer, 1, sizeof(buffer), file)))
+		text_add_bytes(&text, buffer, n);
+	fclose(file);
+	err = text.data ? options_check_config(path, text.data, error) : 0;
+	text_free(&text);
+	return err;
+}
+
+static int check_configs(const struct options *options, char **error)
+{
+	for (size_t i = 0; i < options->nr_configs; i++) {
+		if (check_config(options->configs[i], error))
+			return -1;
+	}
+	return 0;
+}
+
 int host_prepare(struct host *host, const struct options *options, char **error)
 {
 	if (host_find_qemu(host, options, error) || find_umemd(host, options, error) ||
-	    check_kvm(options, error))
+	    check_configs(options, error) || check_kvm(options, error))
 		return -1;
 	return create_regions(host, options, error);
 }

@@ -3,7 +3,7 @@
 umem-qemu-src  := $(addprefix umem-qemu/,main.c supervisor.c host.c options.c keyval.c hmp.c \
 		    qmp.c migration.c info.c umemd.c child.c monitor.c loop.c text.c) $(common-src)
 umem-qemu-libs := $(shell $(PKG_CONFIG) --libs readline)
-umem-qemu-tests := keyval options hmp qmp migration umemd
+umem-qemu-tests := keyval options hmp qmp migration umemd child loop monitor
 
 umem-qemu-test_keyval-src  := umem-qemu/keyval.c umem-qemu/text.c common/log.c
 umem-qemu-test_options-src := umem-qemu/options.c umem-qemu/keyval.c umem-qemu/text.c \
@@ -15,3 +15,6 @@ umem-qemu-test_migration-src := umem-qemu/migration.c umem-qemu/hmp.c umem-qemu/
 umem-qemu-test_umemd-src   := umem-qemu/umemd.c umem-qemu/child.c umem-qemu/loop.c \
 			      umem-qemu/options.c umem-qemu/keyval.c umem-qemu/text.c \
 			      common/jsonl.c common/uri.c common/log.c
+umem-qemu-test_child-src   := umem-qemu/child.c umem-qemu/text.c common/log.c
+umem-qemu-test_loop-src    := umem-qemu/loop.c umem-qemu/text.c common/log.c
+umem-qemu-test_monitor-src := umem-qemu/monitor.c umem-qemu/loop.c umem-qemu/text.c common/log.c

@@ -99,12 +99,15 @@ static void pump(struct monitor *monitor)
 		if (poll(&pollfd, 1, 0) <= 0)
 			break;
 		n = write(monitor->out, monitor->output.data + sent, piece);
-		if (n > 0)
+		if (n > 0) {
 			sent += (size_t)n;
-		else if (errno == EAGAIN)
+		} else if (errno == EAGAIN) {
 			break;
-		else if (errno != EINTR)
-			return drop_client(monitor);
+		} else if (errno != EINTR) {
+			/* Nobody reads this; what was typed before is still to be done. */
+			monitor->out = -1;
+			sent = monitor->output.used;
+		}
 	}
 	if (sent && sent < monitor->output.used)
 		memmove(monitor->output.data, monitor->output.data + sent,

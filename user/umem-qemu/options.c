@@ -569,6 +569,18 @@ static int refuse_daemonize(struct parser *p, const char *name, const char *valu
 		      name);
 }
 
+static int take_readconfig(struct parser *p, const char *name, const char *value)
+{
+	struct options *options = p->options;
+
+	if (options->nr_configs == OPTIONS_CONFIGS_MAX)
+		return refuse(p, "-%s was given %d times, at most %d are possible", name,
+			      OPTIONS_CONFIGS_MAX + 1, OPTIONS_CONFIGS_MAX);
+	options->configs[options->nr_configs++] = text_copy(value);
+	pass_option(p, name, value);
+	return 0;
+}
+
 static int take_qemu(struct parser *p, const char *name, const char *value)
 {
 	(void)name;
@@ -635,6 +647,7 @@ static const struct option_rule rules[] = {
 	{ "nographic", false, take_nographic },
 	{ "nodefaults", false, take_nodefaults },
 	{ "daemonize", false, refuse_daemonize },
+	{ "readconfig", true, take_readconfig },
 };
 
 /* Options of QEMU 6 to 10 that stand alone; every other one has an argument. */
@@ -789,6 +802,8 @@ void options_destroy(struct options *options)
 		free(options->regions[i].name);
 	for (size_t i = 0; i < options->nr_monitors; i++)
 		free(options->monitors[i].path);
+	for (size_t i = 0; i < options->nr_configs; i++)
+		free(options->configs[i]);
 	for (size_t i = 0; i < options->nr_arguments; i++) {
 		free(options->arguments[i].text);
 		keyval_destroy(&options->arguments[i].backend);
@@ -835,6 +850,36 @@ void options_free_argv(char **argv)
 	for (size_t i = 0; argv[i]; i++)
 		free(argv[i]);
 	free(argv);
+}
+
+static bool describes_memory(const char *group, const char *line)
+{
+	if (!strncmp(group, "memory", 6))
+		return !strncmp(line, "size", 4);
+	if (!strncmp(group, "object", 6))
+		return !strncmp(line, "qom-type", 8) && strstr(line, "memory-backend-");
+	return !strncmp(group, "machine", 7) && !strncmp(line, "memory-backend", 14);
+}
+
+int options_check_config(const char *path, const char *text, char **error)
+{
+	char *copy = text_copy(text), *rest = copy, *line;
+	const char *group = "";
+	int number = 0, err = 0;
+
+	while (!err && (line = strsep(&rest, "\n"))) {
+		number++;
+		line += strspn(line, " \t");
+		if (*line == '[') {
+			group = line + 1;
+		} else if (describes_memory(group, line)) {
+			*error = text_format("-readconfig %s: line %d is \"%s\" in [%.*s]; umem wants memory on the command line (-m, -object, -machine): it makes regions of it",
+					     path, number, line, (int)strcspn(group, "]"), group);
+			err = -EINVAL;
+		}
+	}
+	free(copy);
+	return err;
 }
 
 const char *options_help(void)

@@ -9,6 +9,7 @@
 
 #define OPTIONS_REGIONS_MAX	64
 #define OPTIONS_MONITORS_MAX	8
+#define OPTIONS_CONFIGS_MAX	8
 #define OPTIONS_FLAG_TOUCH	1u	/* -postcopy-flags: touch pages after publishing */
 #define OPTIONS_QMP_ID		"umem-qmp"
 
@@ -54,6 +55,7 @@ struct option_argument;
  * @version: --version was given
  * @lists: QEMU is asked for a list and will start no guest (-cpu help)
  * @foreign_monitor: a -monitor that is left to QEMU, NULL if there is none
+ * @configs: files of -readconfig, to be shown to options_check_config()
  */
 struct options {
 	char *qemu;
@@ -72,6 +74,8 @@ struct options {
 	size_t nr_regions;
 	struct monitor_option monitors[OPTIONS_MONITORS_MAX];
 	size_t nr_monitors;
+	char *configs[OPTIONS_CONFIGS_MAX];
+	size_t nr_configs;
 	struct option_argument *arguments;
 	size_t nr_arguments;
 };
@@ -98,6 +102,16 @@ void options_destroy(struct options *options);
 char **options_qemu_argv(const struct options *options, const char *program,
 			 const int *region_fds, int qmp_fd);
 void options_free_argv(char **argv);
+
+/**
+ * options_check_config - a file of -readconfig must not describe memory: nobody would make it a region
+ * @path: its name, for the message
+ * @text: its contents
+ * @error: on failure a sentence, the caller's
+ *
+ * Return: 0, or -EINVAL.
+ */
+int options_check_config(const char *path, const char *text, char **error);
 
 /**
  * options_help - the text of --help

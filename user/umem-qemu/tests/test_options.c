@@ -416,6 +416,34 @@ static void test_own_options_do_not_reach_qemu(void **state)
 	assert_qemu_gets("--qemu /q --umemd /u -m 64", "-m 64 " MAIN_OBJECT("67108864"));
 }
 
+static void test_memory_in_a_config_file_is_refused_with_its_line(void **state)
+{
+	static const char good[] = "[machine]\n  type = \"q35\"\n[object \"s\"]\n  qom-type = \"secret\"\n"
+				   "  data = \"memory-backend-ram\"\n[device]\n  size = \"1\"\n";
+	static const char *const bad[] = {
+		"# x\n[memory]\n  size = \"1G\"\n",
+		"\n[object \"m0\"]\n\tqom-type = \"memory-backend-ram\"",
+		"\n[machine]\n  memory-backend = \"m0\"\n",
+	};
+	struct options options;
+	char *error = NULL;
+
+	(void)state;
+	assert_int_equal(options_check_config("f", good, &error), 0);
+	assert_null(error);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		assert_int_equal(options_check_config("f", bad[i], &error), -EINVAL);
+		assert_non_null(strstr(error, "-readconfig f: line 3"));
+		assert_non_null(strstr(error, "command line"));
+		free(error);
+	}
+	parse(&options, "-readconfig f");
+	assert_int_equal(options.nr_configs, 1);
+	assert_string_equal(options.configs[0], "f");
+	options_destroy(&options);
+	assert_qemu_gets("-readconfig f -m 64", "-readconfig f -m 64 " MAIN_OBJECT("67108864"));
+}
+
 static void test_help_version_and_lists_are_seen(void **state)
 {
 	struct options options;
@@ -462,6 +490,7 @@ int main(void)
 		cmocka_unit_test(test_qmp_id_of_ours_is_refused_to_others),
 		cmocka_unit_test(test_only_a_demand_for_kvm_counts),
 		cmocka_unit_test(test_own_options_do_not_reach_qemu),
+		cmocka_unit_test(test_memory_in_a_config_file_is_refused_with_its_line),
 		cmocka_unit_test(test_help_version_and_lists_are_seen),
 	};
 
