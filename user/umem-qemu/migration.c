@@ -321,7 +321,8 @@ static void fail_after_go(struct migration *m)
 	m->ops->done(m->context);
 }
 
-static void fail(struct migration *m, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void fail(struct migration *m, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
 static void fail(struct migration *m, const char *format, ...)
 {
 	va_list args;
@@ -440,7 +441,7 @@ static bool is_region(const struct migration *m, const char *name)
 	return false;
 }
 
-/* Shared memory that is no region would be carried by nobody: QEMU ignores it, umemd has not got it. */
+/* Shared memory that is no region: QEMU ignores it, umemd has not got it, nobody would carry it. */
 static void memory_reply(struct migration *m, json_t *result)
 {
 	json_t *backend;

@@ -104,10 +104,12 @@ char **options_qemu_argv(const struct options *options, const char *program,
 void options_free_argv(char **argv);
 
 /**
- * options_check_config - a file of -readconfig must not describe memory: nobody would make it a region
+ * options_check_config - a file of -readconfig must not describe memory
  * @path: its name, for the message
  * @text: its contents
  * @error: on failure a sentence, the caller's
+ *
+ * Nobody would make a region of it.
  *
  * Return: 0, or -EINVAL.
  */
