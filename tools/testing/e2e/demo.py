@@ -16,9 +16,6 @@ import measure
 import vm
 from vm import lab
 
-sys.path.insert(0, str(lab.REPO / "tools" / "bench"))
-import stock  # noqa: E402
-
 REPORT = lab.REPO / "build" / "demo" / "report.json"
 GUEST_MIB = 256
 _started = time.monotonic()
@@ -57,7 +54,7 @@ def with_umem(a, b):
     source.wait_ops(1000)
     say(f"the guest runs on host a: {source.last().ops} pages rewritten and checked")
     say(f"(qemu) migrate -p tcp:{b.ip}:{vm.PORT}")
-    figures = measure.migrate(source, destination, f"migrate -p tcp:{b.ip}:{vm.PORT}")
+    figures = measure.migrate_with_umem(source, destination, f"migrate -p tcp:{b.ip}:{vm.PORT}")
     say(f"every page is on host b after {figures.total_ms / 1000:.1f} s; "
         f"the guest stood still for {figures.downtime_ms:.0f} ms")
     return destination, figures
@@ -68,15 +65,6 @@ def check_memory(destination):
     pages, mismatches = destination.sweep(2)
     destination.wait_ops(100)
     return pages, max(mismatches, destination.last().mismatches)
-
-
-def with_stock_qemu(a, b):
-    say("for comparison, QEMU's own post-copy with the same guest on the same hosts")
-    source, destination = stock.pair(a, b)
-    figures = measure.migrate(source, destination, stock.command(b))
-    source.stop()
-    destination.stop()
-    return figures
 
 
 def report_of(destination, figures, pages, corrupt, source_gone):
@@ -105,7 +93,8 @@ def main():
         for host in (a, b):
             host.load_module()
         say(f"the hosts are up ({a.boot_seconds:.0f} s) with umem.ko loaded")
-        baseline = with_stock_qemu(a, b)
+        say("for comparison, QEMU's own post-copy with the same guest on the same hosts")
+        baseline = measure.migrate_with_qemu(a, b)
         say(f"QEMU's own post-copy: {baseline.total_ms / 1000:.1f} s in all, "
             f"the guest stood still for {baseline.downtime_ms:.0f} ms")
         destination, figures = with_umem(a, b)

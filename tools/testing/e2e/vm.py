@@ -19,12 +19,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lab"))
 import lab  # noqa: E402
+from guest import reports  # noqa: E402
 
 BIN = lab.REPO / "build" / "user"
 GUEST = lab.REPO / "build" / "guest"
+HERE = lab.REPO / "tools" / "testing" / "e2e"
+REGION = lab.REPO / "build" / "e2e" / "region"
 PORT = 4444
 BOOT_TIMEOUT = 120
 guest_boot_retries = 0
+_guests = {}
+
+
+def guests_of(host):
+    """The guests that were made in the host, which are forgotten now."""
+    return _guests.pop(host, [])
 
 
 class Failure(AssertionError):
@@ -37,32 +46,13 @@ def expect(condition, message):
 
 
 @dataclass(frozen=True)
-class Report:
-    """One line of the checking guest, see tools/testing/guest/guest.c."""
-    t: int
-    ops: int
-    gap_us: int
-    stall_us: int
-    mismatches: int
-    checked: int
-    sweeps: int
-
-    PATTERN = re.compile(r"^umem-guest: t=(\d+) ops=(\d+) gap_us=(\d+) stall_us=(\d+)"
-                         r" mismatches=(\d+) checked=(\d+) sweeps=(\d+)\r?$", re.M)
-
-    @classmethod
-    def all_in(cls, text):
-        return [cls(*map(int, match.groups())) for match in cls.PATTERN.finditer(text)]
-
-
-@dataclass(frozen=True)
 class Event:
     """A line `umem-qemu: TIME event NAME text`; time in seconds of the host's clock."""
     time: float
     name: str
     text: str
 
-    PATTERN = re.compile(r"(?:^|\) )(?:umem-)?qemu: (\S+Z) event (\S+) ?(.*)$", re.M)
+    PATTERN = re.compile(r"(?:^|\) )umem-qemu: (\S+Z) event (\S+) ?(.*)$", re.M)
 
     @classmethod
     def all_in(cls, text):
@@ -96,10 +86,17 @@ class Guest:
             f" -serial file:{host.dir}/{name}.console.log -monitor stdio"
             + (f" -incoming {incoming}" if incoming else "") + (f" {options}" if options else ""))
         self.job = None
+        _guests.setdefault(host, []).append(self)
 
     def start(self):
+        self.log.unlink(missing_ok=True)
         self.job = self.host.start(self.command, stdin=True, name=self.name)
         return self
+
+    @property
+    def qemu(self):
+        """A pattern for pgrep -f that QEMU's command line matches and pgrep's own shell does not."""
+        return f"'[q]emu-system-x86_64.*-name {self.name} '"
 
     def boot(self):
         """Start, and wait for the guest. An emulated host now and then hangs while a guest boots:
@@ -112,7 +109,6 @@ class Guest:
             guest_boot_retries += 1
             print(f"# guest boot tried once more: {str(error)[:200]}", flush=True)
             self.stop()
-            self.log.unlink(missing_ok=True)
             self.start()
             self.wait_ready()
         return self
@@ -123,15 +119,20 @@ class Guest:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def reports(self):
-        return Report.all_in(self.text())
+        return reports(self.text())
 
     def last(self):
         reports = self.reports()
         return reports[-1] if reports else None
 
     def wait_text(self, pattern, timeout=60, start=0):
-        return self._wait(lambda: re.compile(pattern, re.M).search(self.text(), start), timeout,
+        return self.wait_for(lambda: re.compile(pattern, re.M).search(self.text(), start), timeout,
                           f"say {pattern!r}")
+
+    def wait_file(self, path, pattern, timeout=60):
+        """Wait till a file that the guest's QEMU writes matches."""
+        self.wait_for(lambda: path.exists() and re.search(pattern, path.read_text(errors="replace")),
+                   timeout, f"write {pattern!r} to {path.name}")
 
     def wait_ready(self):
         return self.wait_text(r"umem-guest: ready pages=(\d+)", BOOT_TIMEOUT)
@@ -139,14 +140,14 @@ class Guest:
     def wait_ops(self, count, timeout=60):
         """Wait till so many more operations are done: the guest runs."""
         start = self.last().ops if self.last() else 0
-        self._wait(lambda: self.last() and self.last().ops >= start + count, timeout,
+        self.wait_for(lambda: self.last() and self.last().ops >= start + count, timeout,
                    f"do {count} operations")
 
     def wait_more_reports(self, count=3, timeout=60):
         seen = len(self.reports())
-        self._wait(lambda: len(self.reports()) >= seen + count, timeout, "report")
+        self.wait_for(lambda: len(self.reports()) >= seen + count, timeout, "report")
 
-    def _wait(self, condition, timeout, what):
+    def wait_for(self, condition, timeout, what):
         deadline = time.monotonic() + timeout
         while True:
             ended = self.job.poll() is not None
@@ -195,7 +196,7 @@ class Guest:
         return None
 
     def wait_event(self, name, timeout=60):
-        return self._wait(lambda: self.event(name), timeout, f"come to the event {name}")
+        return self.wait_for(lambda: self.event(name), timeout, f"come to the event {name}")
 
     def info(self):
         """What `info migrate` says, by key."""
@@ -219,8 +220,8 @@ class Guest:
         if self.job and self.job.poll() is None:
             self.job.kill()
             self.job.wait(30)
-        # umem-qemu killed outright leaves its QEMU: that is a promise, not a leak
-        self.host.run(f"pkill -9 -f -- '-name {self.name} ' || :")
+        # umem-qemu killed outright leaves QEMU and umemd running: a promise, not a leak
+        self.host.run(f"pkill -9 -f {self.qemu}; pkill -9 -x umemd")
 
     def alive(self):
         return self.job.poll() is None
@@ -238,8 +239,10 @@ def wait_end(source, destination, timeout=180):
 
 
 def build_guests():
-    subprocess.run(["make", "--no-print-directory", "-s", "-C", GUEST.parent.parent / "tools" /
-                    "testing" / "guest", f"BUILD={GUEST}"], check=True)
+    """The guests and the programs that tests run in hosts."""
+    for folder, build in (("guest", GUEST), ("e2e", REGION.parent)):
+        subprocess.run(["make", "--no-print-directory", "-s", "-C", HERE.parent / folder,
+                        f"BUILD={build}"], check=True)
 
 
 def write_json(path, value):

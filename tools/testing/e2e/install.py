@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What README says of a real host, done in a host with a writable root."""
+
+import contextlib
+import subprocess
+
+import vm
+from vm import expect, lab
+
+SOURCE = "/root/umem"
+
+
+@contextlib.contextmanager
+def hosts():
+    """A host with a clean checkout in /root/umem."""
+    with lab.Host("install", mem_mib=2600, writable_root=True) as host:
+        checkout = host.dir / "umem"
+        checkout.mkdir()
+        files = subprocess.run(["git", "ls-files", "-z", "--cached", "--others",
+                                "--exclude-standard"], cwd=lab.REPO, check=True,
+                               stdout=subprocess.PIPE).stdout
+        subprocess.run(["tar", "--null", "--ignore-failed-read", "-T", "-", "-cf",
+                        checkout / "umem.tar"], cwd=lab.REPO, input=files, check=True)
+        host.run(f"mkdir {SOURCE} && tar -xf {checkout}/umem.tar -C {SOURCE}", check=True)
+        yield host
+
+
+def guest_runs(host, program):
+    guest = vm.Guest(host, "guest", launcher=program, pages=2000).start()
+    guest.wait_ready()
+    guest.wait_ops(50)
+    guest.type("quit")
+    expect(guest.job.wait(30) == 0, f"quit ends with {guest.job.rc}")
+
+
+def dkms_builds_installs_and_removes_the_module(host):
+    for command in (f"dkms add {SOURCE}", "dkms install umem/0.1.0"):
+        host.run(command, timeout=300, check=True)
+    host.run("modprobe umem && test -c /dev/umem", check=True)
+    path = host.run("modinfo -n umem", check=True).out
+    expect("/updates/dkms/umem.ko" in path, f"modprobe took {path}")
+    guest_runs(host, vm.BIN / "umem-qemu")
+    host.run("rmmod umem && dkms remove umem/0.1.0 --all", timeout=120, check=True)
+    expect(host.run("modinfo umem").rc != 0, "dkms remove left the module")
+
+
+def make_install_then_modprobe_then_a_guest(host):
+    host.run(f"make -C {SOURCE} && make -C {SOURCE} install && modprobe umem", timeout=500,
+             check=True)
+    expect(host.run("which umem-qemu umemd", check=True).out.count("/usr/local/bin/") == 2,
+           "the programs are not in /usr/local/bin")
+    guest_runs(host, "umem-qemu")
+    host.run("rmmod umem", check=True)
+    host.run(f"make -C {SOURCE} uninstall", check=True, timeout=120)
+    left = host.run("find /usr/local /lib/modules /usr/lib/udev -name '*umem*'").out
+    expect(not left.strip(), f"uninstall left {left}")
+
+
+TESTS = [
+    dkms_builds_installs_and_removes_the_module,
+    make_install_then_modprobe_then_a_guest,
+]

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Migrations of real guests between two hosts."""
+
+import re
+
+import vm
+from vm import expect, lab
+
+PORT = vm.PORT
+INCOMING = f"tcp:0:{PORT}"
+
+
+def hosts(mem_mib=1024):
+    return _Pair(mem_mib)
+
+
+class _Pair:
+    """Two hosts with the module loaded."""
+
+    def __init__(self, mem_mib):
+        self._pair = lab.pair(mem_mib=mem_mib)
+
+    def __enter__(self):
+        both = self._pair.__enter__()
+        for host in both:
+            host.load_module()
+        return both
+
+    def __exit__(self, *error):
+        return self._pair.__exit__(*error)
+
+
+def check_guest(guest, rounds=2):
+    """Every page is right, twice over, and the guest goes on."""
+    pages, mismatches = guest.sweep(rounds)
+    expect(pages > 0 and mismatches == 0, f"{mismatches} of {pages} pages are corrupt")
+    guest.wait_ops(200)
+    expect(guest.last().mismatches == 0, f"the guest saw {guest.last().mismatches} bad pages")
+
+
+def guest_moves_and_every_page_is_right(pair):
+    a, b = pair
+    destination = vm.Guest(b, "destination", incoming=INCOMING).start()
+    source = vm.Guest(a, "source").boot()
+    source.wait_ops(1000)
+    vm.migrate(source, destination)
+    vm.wait_end(source, destination)
+
+    info = destination.info()
+    expect(info["Migration status"] == "completed", f"info migrate says {info}")
+    expect(info["pages present"] == info["pages total"] == "65536", f"info migrate says {info}")
+    expect(int(info["faults"]) > 0, "nothing was waited for")
+    expect(info["checksum errors"] == "0", f"info migrate says {info}")
+    source.ask("info status", r"paused \(postmigrate\)")
+    # the source must never run the guest again
+    source.ask("cont", r"has moved to|runs at")
+    source.ask("info status", r"paused \(postmigrate\)")
+    check_guest(destination)
+    # and when the source is gone
+    source.stop()
+    check_guest(destination, 1)
+
+
+def sixty_four_threads_touch_missing_pages_at_once(pair):
+    a, b = pair
+    settings = {"mode": "storm", "pages": 4096}
+    destination = vm.Guest(b, "destination", incoming=INCOMING, **settings).start()
+    source = vm.Guest(a, "source", **settings).boot()
+    # without background push what nobody touches stays missing
+    vm.migrate(source, destination, "-p -n")
+    before = destination.count("faults")
+    position = len(destination.text())
+    destination.tell_guest("storm")
+    done = destination.wait_text(r"storm done threads=(\d+) mismatches=(\d+)", 120, position)
+    expect(done[1] == "64" and done[2] == "0", f"the guest says {done[0]}")
+    faults = destination.count("faults") - before
+    expect(faults >= 64, f"only {faults} pages were waited for")
+
+
+def paused_guest_moves_and_another_process_sees_it(pair):
+    """-S on both sides; a second process maps the region, too, while its pages come.
+
+    Without kvmclock, whose time KVM writes into a guest's memory when it loads the guest's state.
+    """
+    a, b = pair
+    cpu = "-cpu host,kvmclock=off"
+    destination = vm.Guest(b, "destination", incoming=INCOMING, options=f"{cpu} -S").start()
+    source = vm.Guest(a, "source", options=cpu).boot()
+    source.wait_ops(500)
+    source.ask("stop\ninfo status", r"paused\s*\n\(qemu\)")
+    before = pages_of(source)
+    destination.wait_event("LISTENING")
+
+    source.type(f"migrate -d -p tcp:{b.ip}:{PORT}")
+    destination.wait_event("GO")
+    # This maps the region beside QEMU and waits for each page as it comes to it.
+    arrived = pages_of(destination)
+    vm.wait_end(source, destination)
+    expect(pages_of(source) == before, "the source changed its memory while it was paused")
+    other = [n for n in range(len(before)) if arrived[n] != before[n]]
+    expect(len(arrived) == 65536 and not other,
+           f"{len(other)} pages are not as at the source: {other[:20]}")
+    destination.ask("info status", r"VM status: paused")
+    expect(not destination.event("RESUME"), "the guest was started though it had been paused")
+    destination.ask("cont\ninfo status", r"VM status: running")
+    check_guest(destination)
+
+
+def pages_of(guest):
+    """A checksum of each page of the guest's memory, read through a mapping of another process."""
+    return guest.host.run(f"{vm.REGION} pages $(pgrep -f {guest.qemu})", timeout=180,
+                          check=True).out.split()
+
+
+def never_started_guest_moves(pair):
+    """Started with -S and never run: it starts at the destination, by cont."""
+    a, b = pair
+    destination = vm.Guest(b, "destination", incoming=INCOMING).start()
+    source = vm.Guest(a, "source", options="-S").start()
+    destination.wait_event("LISTENING")
+    source.ask("info status", r"paused \(prelaunch\)")
+    source.type(f"migrate -d -p tcp:{b.ip}:{PORT}")
+    vm.wait_end(source, destination)
+    destination.ask("cont\ninfo status", r"VM status: running")
+    destination.wait_ready()
+    check_guest(destination, 1)
+
+
+def destination_killed_before_go_leaves_the_guest_running(pair):
+    a, b = pair
+    destination = vm.Guest(b, "destination", incoming=INCOMING).start()
+    source = vm.Guest(a, "source").boot()
+    destination.wait_event("LISTENING")
+    # A QEMU that cannot load the state keeps the destination before READY.
+    b.run(f"pkill -STOP -f {destination.qemu}", check=True)
+    position = source.type(f"migrate -d -p tcp:{b.ip}:{PORT}")
+    source.wait_event("STOP")
+    destination.stop()
+    source.wait_event("RESUME")
+    source.job.wait_output(r"migrate: .*; the guest runs on here", 30, position)
+    source.ask("info status", r"VM status: running")
+    source.ask("info migrate", r"Migration status: failed")
+    check_guest(source)
+
+    # and it can move after all
+    destination = vm.Guest(b, "second", incoming=INCOMING).start()
+    destination.wait_event("LISTENING")
+    source.type(f"migrate -d -p tcp:{b.ip}:{PORT}")
+    destination.wait_event("END", 180)
+    check_guest(destination)
+
+
+def cancel_before_go_leaves_the_guest_running(pair):
+    a, b = pair
+    destination = vm.Guest(b, "destination", incoming=INCOMING).start()
+    source = vm.Guest(a, "source").boot()
+    destination.wait_event("LISTENING")
+    b.run(f"pkill -STOP -f {destination.qemu}", check=True)
+    source.type(f"migrate -d -p tcp:{b.ip}:{PORT}")
+    source.wait_event("STOP")
+    source.ask("migrate_cancel", r"cancelled; the guest runs on here")
+    source.wait_event("RESUME")
+    source.ask("info migrate", r"Migration status: cancelled")
+    check_guest(source)
+
+
+def distribution_guest_keeps_its_files(pair):
+    """The stock kernel and busybox, doing file I/O on a virtio disk both hosts can reach."""
+    a, b = pair
+    disk = lab.run_dir() / "disk.img"
+    disk.write_bytes(b"")
+    with open(disk, "r+b") as image:
+        image.truncate(64 << 20)
+    options = (f"-initrd {vm.GUEST / 'disk-guest.cpio'} -append 'console=ttyS0 quiet panic=-1'"
+               f" -drive file={disk},format=raw,if=virtio,cache=none,aio=threads")
+    destination = vm.Guest(b, "destination", incoming=INCOMING, options=options).start()
+    source = vm.Guest(a, "source", options=options).start()
+    console = a.dir / "source.console.log"
+    source.wait_file(console, r"umem-disk: files=5 bad=0", 180)
+    vm.migrate(source, destination)
+    files = int(re.findall(r"files=(\d+)", console.read_text(errors="replace"))[-1])
+    vm.wait_end(source, destination)
+    console = b.dir / "destination.console.log"
+    destination.wait_file(console, rf"umem-disk: files={files + 10} bad=0", 180)
+    expect("mismatch" not in console.read_text(errors="replace"), "a file changed")
+
+
+def guest_survives_a_helper_that_is_stopped(pair):
+    """A pager that does nothing for a while: the guest waits and goes on."""
+    a, b = pair
+    destination = vm.Guest(b, "destination", incoming=INCOMING).start()
+    source = vm.Guest(a, "source").boot()
+    vm.migrate(source, destination)
+    b.run("pkill -STOP umemd", check=True)
+    reports = len(destination.reports())
+    b.run("sleep 3; pkill -CONT umemd", check=True)
+    vm.wait_end(source, destination)
+    destination.wait_more_reports(3)
+    expect(len(destination.reports()) > reports, "the guest did not go on")
+    check_guest(destination)
+
+
+TESTS = [
+    guest_moves_and_every_page_is_right,
+    sixty_four_threads_touch_missing_pages_at_once,
+    paused_guest_moves_and_another_process_sees_it,
+    never_started_guest_moves,
+    destination_killed_before_go_leaves_the_guest_running,
+    cancel_before_go_leaves_the_guest_running,
+    distribution_guest_keeps_its_files,
+    guest_survives_a_helper_that_is_stopped,
+]
+
+
+def guest_of_2_gib_moves(pair):
+    a, b = pair
+    settings = {"memory_mib": 2048, "pages": 100000}
+    destination = vm.Guest(b, "destination", incoming=INCOMING, **settings).start()
+    source = vm.Guest(a, "source", **settings).boot()
+    vm.migrate(source, destination)
+    vm.wait_end(source, destination, 400)
+    info = destination.info()
+    expect(info["pages present"] == info["pages total"] == str(2048 * 256),
+           f"info migrate says {info}")
+    check_guest(destination)
+
+
+class Big:
+    TESTS = [guest_of_2_gib_moves]
+
+    @staticmethod
+    def hosts():
+        return hosts(mem_mib=3200)
