@@ -27,6 +27,7 @@
 #include "umemd/progress.h"
 #include "umemd/scheduler.h"
 #include "umemd/tcp.h"
+#include "umemd/window.h"
 
 #define TICK_MS			100
 #define PING_PERIOD_NS		(5 * NSEC_PER_SEC)
@@ -34,11 +35,12 @@
 #define RETRY_FIRST_NS		(100 * NSEC_PER_MSEC)
 #define RETRY_LAST_NS		(5 * NSEC_PER_SEC)
 #define BULK_UNSENT		(128 * 1024)
+#define MEASURE_NS		(20 * NSEC_PER_MSEC)
 
 /* Pages with contents in one frame: the fewer, the sooner the first is there. */
 #define REQUESTED_BATCH		4
 #define PREFAULT_BATCH		16
-#define BULK_BATCH		16
+#define BULK_BATCH		8
 
 /**
  * struct source_region - memory to send
@@ -74,8 +76,11 @@ struct source {
 	uint64_t features;
 	uint8_t session_id[SESSION_SIZE];
 
+	struct window window;	/* of bulk */
+	uint64_t limit;		/* of what is on the way there, bytes */
+	uint64_t measured_ns;
+
 	struct watch state;
-	bool state_ended;	/* STATE_END was sent */
 	bool stopped;		/* pages may be sent */
 	bool all_sent;		/* ALL_SENT was sent */
 	bool run;		/* what GO said */
@@ -301,12 +306,38 @@ static void send_urgent(struct source *source)
 		;
 }
 
+/* Keep no more of bulk on the way than the link needs; see window.h. */
+static void limit_bulk(struct source *source)
+{
+	int fd = source->channels[CHANNEL_BULK]->watch.fd;
+	uint64_t now = now_ns(), rate, bytes;
+	uint32_t round_trip_us;
+
+	if (now - source->measured_ns < MEASURE_NS)
+		return;
+	source->measured_ns = now;
+	if (!tcp_measured(fd, &rate, &round_trip_us))
+		window_sample(&source->window, now, rate, round_trip_us);
+	bytes = window_bytes(&source->window);
+	if (bytes > source->limit + source->limit / 8 || bytes < source->limit - source->limit / 8) {
+		source->limit = bytes;
+		tcp_limit_on_the_way(fd, bytes);
+	}
+}
+
+static bool may_send_bulk(const struct source *source)
+{
+	return may_send_pages(source) &&
+	       !channel_busy(source->channels[CHANNEL_URGENT]) &&
+	       !channel_busy(source->channels[CHANNEL_BULK]);
+}
+
 /* One frame, if urgent is idle. */
 static void send_bulk(struct source *source)
 {
-	if (!may_send_pages(source) || channel_busy(source->channels[CHANNEL_URGENT]) ||
-	    channel_busy(source->channels[CHANNEL_BULK]))
+	if (!may_send_bulk(source))
 		return;
+	limit_bulk(source);
 	if (!send_pages(source, CHANNEL_BULK) && may_send_pages(source) &&
 	    scheduler_all_sent(&source->scheduler) && !source->all_sent) {
 		source->all_sent = true;
@@ -319,7 +350,7 @@ static bool bulk_is_due(struct source *source)
 {
 	struct pick pick;
 
-	return may_send_pages(source) && !channel_busy(source->channels[CHANNEL_URGENT]) &&
+	return may_send_bulk(source) &&
 	       (scheduler_bulk(&source->scheduler, &pick) ||
 		(scheduler_all_sent(&source->scheduler) && !source->all_sent));
 }
@@ -732,8 +763,11 @@ static struct channel *open_channel(struct source *source, enum channel_kind kin
 			     strerror(-err));
 		return NULL;
 	}
-	if (kind == CHANNEL_BULK)
+	if (kind == CHANNEL_BULK) {
 		tcp_limit_unsent(fd, BULK_UNSENT);
+		source->window = (struct window){ 0 };
+		source->limit = 0;
+	}
 	source->channels[kind] = channel_new(fd, text, &source->progress.bytes[kind], &watch,
 					     kinds[kind].admit);
 	if (!source->channels[kind]) {
