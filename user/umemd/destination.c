@@ -34,6 +34,7 @@
 #define GOODBYE_NS		(2 * NSEC_PER_SEC)	/* for a REFUSE to be read */
 #define END_NS			(60 * NSEC_PER_SEC)	/* for a source that lost END */
 #define REPAIR_NS		(1 * NSEC_PER_SEC)
+#define EXPLAIN_NS		(300 * NSEC_PER_MSEC)	/* for control to say why urgent ended */
 #define STRANGERS_MAX		16
 #define EVENTS_BATCH		64
 #define REQUESTS_UNSENT		(32 * 1024)
@@ -102,6 +103,8 @@ struct destination {
 	uint64_t page_ns;		/* when a page last came */
 	uint64_t deadline_ns;		/* of joining; at the end, of staying */
 	uint64_t ping_ns;
+	uint64_t lost_ns;		/* when a channel that ended ends the rest; 0: none did */
+	char lost_why[CODEC_ERROR_MAX + 128];
 
 	bool done;
 	int exit_status;
@@ -117,6 +120,7 @@ static void finish(struct destination *destination, int exit_status)
 	if (destination->done)
 		return;
 	destination->done = true;
+	destination->loop.stopped = true;
 	destination->exit_status = exit_status;
 }
 
@@ -126,6 +130,7 @@ static void close_channels(struct destination *destination)
 		channel_free(&destination->loop, destination->channels[i]);
 		destination->channels[i] = NULL;
 	}
+	destination->lost_ns = 0;
 }
 
 static void __attribute__((format(printf, 2, 3)))
@@ -191,12 +196,31 @@ lost(struct destination *destination, const char *format, ...)
 	}
 }
 
+/* As in source.c: what is said on control may come after another channel's end. */
+static void channel_ended(struct destination *destination, enum channel_kind kind,
+			  const char *why)
+{
+	char text[sizeof(destination->lost_why)];
+
+	snprintf(text, sizeof(text), "connection to the source %s lost on the %s channel: %s",
+		 destination->channels[kind]->peer, channel_name(kind), why);
+	if (kind == CHANNEL_CONTROL) {
+		lost(destination, "%s", destination->lost_ns ? destination->lost_why : text);
+		return;
+	}
+	channel_free(&destination->loop, destination->channels[kind]);
+	destination->channels[kind] = NULL;
+	if (!destination->lost_ns) {
+		destination->lost_ns = now_ns() + EXPLAIN_NS;
+		strcpy(destination->lost_why, text);
+	}
+}
+
 static bool sent(struct destination *destination, enum channel_kind kind, int err)
 {
 	if (!err)
 		return true;
-	lost(destination, "connection to the source lost on the %s channel: %s",
-	     channel_name(kind), strerror(-err));
+	channel_ended(destination, kind, strerror(-err));
 	return false;
 }
 
@@ -779,13 +803,13 @@ static void receive(struct destination *destination, enum channel_kind kind)
 		if (err == -EAGAIN)
 			return;
 		if (err != 1) {
-			if (!err && destination->session.state == SESSION_END)
+			if (!err && kind == CHANNEL_CONTROL &&
+			    destination->session.state == SESSION_END)
 				finish(destination, 0);
 			else if (err == -EPROTO)
 				lost(destination, "%s: %s", channel->peer, error);
 			else
-				lost(destination, "connection to the source %s lost on the %s channel: %s",
-				     channel->peer, channel_name(kind), error);
+				channel_ended(destination, kind, error);
 			return;
 		}
 		take_frame(destination, channel);
@@ -1155,6 +1179,8 @@ static void command(void *owner, const char *name, json_t *object)
 	struct destination *destination = owner;
 	char error[CODEC_ERROR_MAX];
 
+	if (destination->done)
+		return;
 	if (!strcmp(name, "ready")) {
 		if (destination->state.fd >= 0) {
 			log_warning("command ready: QEMU was not given all of its state yet");
@@ -1225,6 +1251,10 @@ static void check_deadlines(struct destination *destination, uint64_t now)
 			 !destination->channels[CHANNEL_BULK])
 			lost(destination, "the channels of the source did not join within %llu seconds",
 			     HANDSHAKE_NS / NSEC_PER_SEC);
+		return;
+	}
+	if (destination->lost_ns && now >= destination->lost_ns) {
+		lost(destination, "%s", destination->lost_why);
 		return;
 	}
 	repair(destination, now);

@@ -8,6 +8,7 @@
 int loop_init(struct loop *loop)
 {
 	loop->ready_count = 0;
+	loop->stopped = false;
 	loop->epoll = epoll_create1(EPOLL_CLOEXEC);
 	return loop->epoll < 0 ? -errno : 0;
 }
@@ -69,6 +70,8 @@ int loop_turn(struct loop *loop, int timeout_ms)
 		for (int i = 0; i < n; i++) {
 			struct watch *watch = loop->ready[i].data.ptr;
 
+			if (loop->stopped)
+				break;
 			if (!watch || (int)watch->priority != priority)
 				continue;
 			loop->ready[i].data.ptr = NULL;

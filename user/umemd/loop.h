@@ -3,6 +3,7 @@
 #ifndef UMEMD_LOOP_H
 #define UMEMD_LOOP_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 
@@ -32,6 +33,7 @@ struct watch {
 
 struct loop {
 	int epoll;
+	bool stopped;	/* nothing more is to be served: a turn ends at once */
 	int ready_count;
 	struct epoll_event ready[LOOP_BATCH];
 };

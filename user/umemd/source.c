@@ -36,8 +36,13 @@
 #define RETRY_LAST_NS		(5 * NSEC_PER_SEC)
 #define BULK_UNSENT		(128 * 1024)
 #define MEASURE_NS		(20 * NSEC_PER_MSEC)
+#define EXPLAIN_NS		(300 * NSEC_PER_MSEC)	/* for control to say why urgent ended */
 
-/* Pages with contents in one frame: the fewer, the sooner the first is there. */
+/*
+ * Pages with contents in one frame: the fewer, the sooner the first is there.
+ * But what is prefaulted goes with what was requested: else a reader that goes
+ * on to the next page finds that missing too, and asks for it.
+ */
 #define REQUESTED_BATCH		4
 #define PREFAULT_BATCH		16
 #define BULK_BATCH		8
@@ -89,6 +94,8 @@ struct source {
 	uint64_t retry_ns;	/* when to connect again; 0: not waiting for it */
 	uint64_t retry_delay_ns;
 	uint64_t ping_ns;
+	uint64_t lost_ns;	/* when a channel that ended ends the rest; 0: none did */
+	char lost_why[CODEC_ERROR_MAX + 128];
 
 	bool done;
 	int exit_status;
@@ -101,6 +108,7 @@ static void finish(struct source *source, int exit_status)
 	if (source->done)
 		return;
 	source->done = true;
+	source->loop.stopped = true;
 	source->exit_status = exit_status;
 }
 
@@ -111,6 +119,7 @@ static void close_channels(struct source *source)
 		source->channels[i] = NULL;
 		source->connected[i] = false;
 	}
+	source->lost_ns = 0;
 }
 
 /* The end before GO: the guest stays here, and the other side is told. */
@@ -167,13 +176,35 @@ lost(struct source *source, const char *format, ...)
 	}
 }
 
+/*
+ * A channel ended. When the other side gives up it says so on control and closes
+ * all three: what is said may come after another channel's end.
+ */
+static void channel_ended(struct source *source, enum channel_kind kind, const char *why)
+{
+	char text[sizeof(source->lost_why)];
+
+	snprintf(text, sizeof(text), "connection to %s lost on the %s channel: %s",
+		 source->options->uri_text, channel_name(kind), why);
+	if (kind == CHANNEL_CONTROL) {
+		lost(source, "%s", source->lost_ns ? source->lost_why : text);
+		return;
+	}
+	channel_free(&source->loop, source->channels[kind]);
+	source->channels[kind] = NULL;
+	source->connected[kind] = false;
+	if (!source->lost_ns) {
+		source->lost_ns = now_ns() + EXPLAIN_NS;
+		strcpy(source->lost_why, text);
+	}
+}
+
 /* What a send gave: true if the connection is still good. */
 static bool sent(struct source *source, enum channel_kind kind, int err)
 {
 	if (!err)
 		return true;
-	lost(source, "connection to %s lost on the %s channel: %s", source->options->uri_text,
-	     channel_name(kind), strerror(-err));
+	channel_ended(source, kind, strerror(-err));
 	return false;
 }
 
@@ -239,19 +270,27 @@ static void add_page(struct iovec *iov, unsigned int *count, const uint8_t *page
 	iov[(*count)++] = (struct iovec){ (void *)(uintptr_t)page, PAGE_BYTES };
 }
 
+/* May the next page be in a frame that began with @first and has @full pages with contents? */
+static bool fits(enum pick_kind first, enum pick_kind next, unsigned int full)
+{
+	switch (next) {
+	case PICK_REQUESTED:
+		return full < REQUESTED_BATCH;
+	case PICK_PREFAULT:
+		return first == PICK_REQUESTED || full < PREFAULT_BATCH;
+	default:
+		return full < BULK_BATCH;
+	}
+}
+
 /* Send the next frame of pages if there is one. Returns whether there was. */
 static bool send_pages(struct source *source, enum channel_kind kind)
 {
-	static const unsigned int batch[] = {
-		[PICK_REQUESTED] = REQUESTED_BATCH,
-		[PICK_PREFAULT] = PREFAULT_BATCH,
-		[PICK_BULK] = BULK_BATCH,
-	};
 	struct frame frame = { .type = FRAME_PAGES };
 	uint8_t *head = source->frames[kind].head;
 	struct iovec iov[CHANNEL_IOV_MAX];
 	unsigned int iov_count = 1, full = 0;
-	enum pick_kind first_kind = PICK_BULK;
+	enum pick_kind first = PICK_BULK;
 	struct pick pick;
 
 	while (frame.count < PAGES_MAX && next_pick(source, kind, &pick)) {
@@ -261,9 +300,8 @@ static bool send_pages(struct source *source, enum channel_kind kind)
 
 		if (!frame.count) {
 			frame.region = pick.region;
-			first_kind = pick.kind;
-		} else if (pick.region != frame.region || pick.kind != first_kind ||
-			   full == batch[first_kind]) {
+			first = pick.kind;
+		} else if (pick.region != frame.region || !fits(first, pick.kind, full)) {
 			break;
 		}
 		entry.zero = in_hole(region, entry.offset) || is_zero(page);
@@ -694,8 +732,7 @@ static void receive(struct source *source, enum channel_kind kind)
 		else if (err == -EPROTO)
 			lost(source, "%s: %s", source->options->uri_text, error);
 		else
-			lost(source, "connection to %s lost on the %s channel: %s",
-			     source->options->uri_text, channel_name(kind), error);
+			channel_ended(source, kind, error);
 	}
 }
 
@@ -793,6 +830,8 @@ static void command(void *owner, const char *name, json_t *object)
 	struct source *source = owner;
 	char error[CODEC_ERROR_MAX];
 
+	if (source->done)
+		return;
 	if (!strcmp(name, "stopped")) {
 		if (session_event(&source->session, EVENT_STOPPED, error)) {
 			log_warning("%s", error);
@@ -858,6 +897,10 @@ static void check_deadlines(struct source *source, uint64_t now)
 			 source->session.state == SESSION_RESUME)
 			lost(source, "%s took the connection but did not answer within %u seconds",
 			     source->options->uri_text, source->options->connect_timeout);
+		return;
+	}
+	if (source->lost_ns && now >= source->lost_ns) {
+		lost(source, "%s", source->lost_why);
 		return;
 	}
 	if (!control || source->session.state < SESSION_PREPARE || !source->connected[0])
