@@ -12,6 +12,7 @@
 #include "common/util.h"
 
 #define DATA_ROOM	((size_t)PAGES_MAX * PAGE_BYTES)
+#define WANT_MAX	(128 * 1024)
 
 static int append(struct channel *channel, const void *data, size_t size)
 {
@@ -54,6 +55,7 @@ struct channel *channel_new(int fd, const char *peer, uint64_t *bytes, const str
 	channel->watch.events = 0;
 	channel->admit = admit;
 	channel->bytes = bytes;
+	channel->lowat = 1;
 	channel->heard_ns = now_ns();
 	snprintf(channel->peer, sizeof(channel->peer), "%s", peer);
 	return channel;
@@ -83,6 +85,20 @@ int channel_take_pages(struct channel *channel)
 		return -ENOMEM;
 	channel->data = data;
 	return 0;
+}
+
+/*
+ * Be told of bytes only when there are this many, so that a frame is read at
+ * once and not packet by packet: each read may cost a window update sent back.
+ */
+static void want_bytes(struct channel *channel, size_t bytes)
+{
+	int lowat = (int)min(bytes, (size_t)WANT_MAX);
+
+	if (lowat == channel->lowat)
+		return;
+	if (!setsockopt(channel->watch.fd, SOL_SOCKET, SO_RCVLOWAT, &lowat, sizeof(lowat)))
+		channel->lowat = lowat;
 }
 
 /* Returns 1 when all of @iov was filled, else as channel_receive(). */
@@ -190,10 +206,10 @@ static int receive_payload(struct channel *channel)
 	return err;
 }
 
-static bool payload_complete(const struct channel *channel)
+static size_t payload_missing(const struct channel *channel)
 {
-	return channel->payload_have == channel->payload_size &&
-	       channel->data_have == channel->data_size;
+	return channel->payload_size - channel->payload_have + channel->data_size -
+	       channel->data_have;
 }
 
 int channel_receive(struct channel *channel, char *error)
@@ -213,10 +229,12 @@ int channel_receive(struct channel *channel, char *error)
 			err = 1;
 		}
 	}
-	if (err == 1 && !payload_complete(channel))
+	if (err == 1 && payload_missing(channel))
 		err = receive_payload(channel);
+	if (err == 1 || err == -EAGAIN)
+		want_bytes(channel, channel->in_payload ? max(payload_missing(channel), (size_t)1) : 1);
 	if (err == 1) {
-		if (!payload_complete(channel))
+		if (payload_missing(channel))
 			return -EAGAIN;
 		channel->in_payload = false;
 	} else if (err != -EAGAIN && err != -EPROTO) {

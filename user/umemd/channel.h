@@ -47,6 +47,7 @@ struct channel {
 	size_t magic_have, header_have;
 	size_t payload_room, payload_size, payload_have;
 	size_t data_size, data_have;
+	int lowat;	/* SO_RCVLOWAT */
 
 	uint8_t *out;
 	size_t out_start, out_used, out_room;

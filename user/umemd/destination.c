@@ -163,6 +163,10 @@ static void start_over(struct destination *destination, const char *why)
 	destination->state_start = destination->state_used = 0;
 	destination->state_ending = false;
 	destination->deadline_ns = 0;
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		if (destination->regions[i].nr_present)
+			destination->prepare_region = 0;	/* drop what came */
+	}
 	launcher_message(&destination->launcher, "refused", "%s", why);
 }
 
@@ -691,10 +695,16 @@ static void send_bitmap(struct destination *destination)
 	     channel_send(destination->channels[CHANNEL_CONTROL], &frame, payload));
 }
 
+static bool memory_is_ready(const struct destination *destination)
+{
+	return destination->prepare_region == destination->nr_regions;
+}
+
+/* Memory is made ready while nobody has come yet: it takes seconds. */
 static bool getting_ready(const struct destination *destination)
 {
-	if (destination->session.state == SESSION_PREPARE)
-		return destination->prepare_region < destination->nr_regions;
+	if (!memory_is_ready(destination))
+		return true;
 	if (destination->session.state == SESSION_RESUME)
 		return destination->resume_region < destination->nr_regions &&
 		       channel_queued(control_of(destination)) < CHANNEL_OUT_MAX / 2;
@@ -706,18 +716,17 @@ static void get_ready(struct destination *destination)
 	bool resumed = destination->session.state == SESSION_RESUME;
 	char error[CODEC_ERROR_MAX];
 
-	if (destination->session.state == SESSION_PREPARE) {
-		if (destination->prepare_region < destination->nr_regions) {
-			get_memory_ready(destination);
-			return;
-		}
-	} else if (resumed) {
+	if (!memory_is_ready(destination)) {
+		get_memory_ready(destination);
+		return;
+	}
+	if (resumed) {
 		if (destination->resume_region < destination->nr_regions) {
 			if (getting_ready(destination))
 				send_bitmap(destination);
 			return;
 		}
-	} else {
+	} else if (destination->session.state != SESSION_PREPARE) {
 		return;
 	}
 	if (!destination->channels[CHANNEL_URGENT] || !destination->channels[CHANNEL_BULK])
@@ -985,8 +994,6 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 	ack.features &= hello->features;
 	destination->features = ack.features;
 	memcpy(destination->session_id, hello->session, SESSION_SIZE);
-	destination->prepare_region = 0;
-	destination->prepare_offset = 0;
 	destination->deadline_ns = now_ns() + HANDSHAKE_NS;
 	session_frame(&destination->session, CHANNEL_CONTROL, &channel->frame, error);
 	adopt(stranger, CHANNEL_CONTROL);

@@ -27,7 +27,6 @@
 #include "umemd/progress.h"
 #include "umemd/scheduler.h"
 #include "umemd/tcp.h"
-#include "umemd/window.h"
 
 #define TICK_MS			100
 #define PING_PERIOD_NS		(5 * NSEC_PER_SEC)
@@ -35,7 +34,8 @@
 #define RETRY_FIRST_NS		(100 * NSEC_PER_MSEC)
 #define RETRY_LAST_NS		(5 * NSEC_PER_SEC)
 #define BULK_UNSENT		(128 * 1024)
-#define MEASURE_NS		(20 * NSEC_PER_MSEC)
+#define HEAD_START_NS		(500 * NSEC_PER_MSEC)	/* at most, and */
+#define QUIET_NS		(20 * NSEC_PER_MSEC)	/* until no request came for so long */
 #define EXPLAIN_NS		(300 * NSEC_PER_MSEC)	/* for control to say why urgent ended */
 
 /*
@@ -45,7 +45,7 @@
  */
 #define REQUESTED_BATCH		4
 #define PREFAULT_BATCH		16
-#define BULK_BATCH		8
+#define BULK_BATCH		32
 
 /**
  * struct source_region - memory to send
@@ -81,12 +81,10 @@ struct source {
 	uint64_t features;
 	uint8_t session_id[SESSION_SIZE];
 
-	struct window window;	/* of bulk */
-	uint64_t limit;		/* of what is on the way there, bytes */
-	uint64_t measured_ns;
-
 	struct watch state;
 	bool stopped;		/* pages may be sent */
+	uint64_t go_ns;		/* when GO was said */
+	uint64_t requested_ns;	/* when a request last came, or GO was said */
 	bool all_sent;		/* ALL_SENT was sent */
 	bool run;		/* what GO said */
 
@@ -344,30 +342,24 @@ static void send_urgent(struct source *source)
 		;
 }
 
-/* Keep no more of bulk on the way than the link needs; see window.h. */
-static void limit_bulk(struct source *source)
+/*
+ * After GO the guest asks for what it was working with, one page after the other,
+ * and does nothing until it has them: bulk would be in the way of each.
+ */
+static bool guest_goes_first(const struct source *source)
 {
-	int fd = source->channels[CHANNEL_BULK]->watch.fd;
-	uint64_t now = now_ns(), rate, bytes;
-	uint32_t round_trip_us;
+	uint64_t now = now_ns();
 
-	if (now - source->measured_ns < MEASURE_NS)
-		return;
-	source->measured_ns = now;
-	if (!tcp_measured(fd, &rate, &round_trip_us))
-		window_sample(&source->window, now, rate, round_trip_us);
-	bytes = window_bytes(&source->window);
-	if (bytes > source->limit + source->limit / 8 || bytes < source->limit - source->limit / 8) {
-		source->limit = bytes;
-		tcp_limit_on_the_way(fd, bytes);
-	}
+	return now - source->go_ns < HEAD_START_NS && now - source->requested_ns < QUIET_NS;
 }
 
 static bool may_send_bulk(const struct source *source)
 {
-	return may_send_pages(source) &&
+	/* Before GO the hosts are busy with the state of the devices. */
+	return may_send_pages(source) && source->session.state == SESSION_RUNNING &&
 	       !channel_busy(source->channels[CHANNEL_URGENT]) &&
-	       !channel_busy(source->channels[CHANNEL_BULK]);
+	       !channel_busy(source->channels[CHANNEL_BULK]) &&
+	       !guest_goes_first(source);
 }
 
 /* One frame, if urgent is idle. */
@@ -375,7 +367,6 @@ static void send_bulk(struct source *source)
 {
 	if (!may_send_bulk(source))
 		return;
-	limit_bulk(source);
 	if (!send_pages(source, CHANNEL_BULK) && may_send_pages(source) &&
 	    scheduler_all_sent(&source->scheduler) && !source->all_sent) {
 		source->all_sent = true;
@@ -510,6 +501,7 @@ static void take_request(struct source *source, struct channel *channel)
 		return;
 	}
 	source->progress.requests += frame->count;
+	source->requested_ns = now_ns();
 	/* There is room: set_wants() and urgent_ready() see to it. */
 	scheduler_request(&source->scheduler, frame->region, pages, frame->count,
 			  frame->flags & FRAME_REQUEST_AGAIN);
@@ -800,11 +792,8 @@ static struct channel *open_channel(struct source *source, enum channel_kind kin
 			     strerror(-err));
 		return NULL;
 	}
-	if (kind == CHANNEL_BULK) {
+	if (kind == CHANNEL_BULK)
 		tcp_limit_unsent(fd, BULK_UNSENT);
-		source->window = (struct window){ 0 };
-		source->limit = 0;
-	}
 	source->channels[kind] = channel_new(fd, text, &source->progress.bytes[kind], &watch,
 					     kinds[kind].admit);
 	if (!source->channels[kind]) {
@@ -850,6 +839,7 @@ static void command(void *owner, const char *name, json_t *object)
 			return;
 		}
 		source->run = json_is_true(run);
+		source->go_ns = source->requested_ns = now_ns();
 		launcher_state(&source->launcher, "running");
 		say(source, FRAME_GO, source->run ? FRAME_GO_RUN : 0);
 	} else if (!strcmp(name, "cancel")) {
@@ -919,6 +909,14 @@ static void check_deadlines(struct source *source, uint64_t now)
 	}
 }
 
+/* Till the next tick, or till it may be time for bulk. */
+static int wait_ms(const struct source *source, uint64_t tick_ns)
+{
+	bool held = source->session.state == SESSION_RUNNING && guest_goes_first(source);
+
+	return (int)((held ? min(tick_ns, (uint64_t)QUIET_NS) : tick_ns) / NSEC_PER_MSEC) + 1;
+}
+
 static void run_loop(struct source *source)
 {
 	uint64_t next_tick = 0;
@@ -939,7 +937,7 @@ static void run_loop(struct source *source)
 		if (source->done)
 			break;
 		set_wants(source);
-		err = loop_turn(&source->loop, (int)((next_tick - now) / NSEC_PER_MSEC) + 1);
+		err = loop_turn(&source->loop, wait_ms(source, next_tick - now));
 		if (err)
 			fail(source, "epoll: %s", strerror(-err));
 	}

@@ -3,9 +3,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <limits.h>
-#include <linux/tcp.h>	/* its tcp_info has more than that of <netinet/tcp.h> */
 #include <netdb.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -159,28 +158,4 @@ int tcp_connected(int fd)
 void tcp_limit_unsent(int fd, int bytes)
 {
 	setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes));
-}
-
-void tcp_limit_on_the_way(int fd, uint64_t bytes)
-{
-	/* The kernel doubles what it is told, for its own needs; these are small here. */
-	int half = (int)(bytes < INT_MAX ? bytes / 2 : INT_MAX / 2);
-	int unlocked = 0, granted = 0;
-	socklen_t size = sizeof(granted);
-
-	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &half, sizeof(half));
-	if (!getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &granted, &size) && granted / 2 < half)
-		setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &unlocked, sizeof(unlocked));
-}
-
-int tcp_measured(int fd, uint64_t *rate, uint32_t *round_trip_us)
-{
-	struct tcp_info info = { 0 };
-	socklen_t size = sizeof(info);
-
-	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size))
-		return -errno;
-	*rate = info.tcpi_delivery_rate;
-	*round_trip_us = info.tcpi_min_rtt;
-	return 0;
 }

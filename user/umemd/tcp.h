@@ -46,13 +46,4 @@ int tcp_connected(int fd);
 /* Keep at most this many unsent bytes in the kernel. */
 void tcp_limit_unsent(int fd, int bytes);
 
-/*
- * Take no more from us than about @bytes that the other side's kernel does not
- * have yet. Above what the system lets a program choose, TCP chooses.
- */
-void tcp_limit_on_the_way(int fd, uint64_t bytes);
-
-/* The last delivery rate TCP saw, bytes a second, and its shortest round trip. */
-int tcp_measured(int fd, uint64_t *rate, uint32_t *round_trip_us);
-
 #endif
