@@ -3,9 +3,9 @@
  * The side the guest leaves: connects, carries the device state over, then
  * sends pages, asked for and unasked, until the other side has all.
  *
- * Pages are sent from a read-only mapping of the regions, without a copy. The
- * scan skips holes by asking the file where data is, so memory the guest never
- * touched is not allocated by looking at it.
+ * Pages are sent from a read-only mapping of the regions, without a copy. Looking
+ * at a hole through it allocates the page; a region's file that tells holes from
+ * data (SEEK_DATA) is asked first, and then holes are not looked at.
  */
 #include "umemd/source.h"
 
