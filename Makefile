@@ -101,6 +101,7 @@ check-unit: deps-build
 	$(MAKE) -C user BUILD=$(O)/user check
 
 check-lab: lab-build
+	$(MAKE) -s -C tools/testing/guest BUILD=$(O)/guest
 	$(PYTHON) tools/testing/lab/selftest.py
 
 check-selftests: lab-build

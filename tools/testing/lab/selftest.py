@@ -324,5 +324,34 @@ class Guests(unittest.TestCase):
             job.wait_output("umem-disk: files=20 bad=0\r?\n", 60)
 
 
+class Tap(unittest.TestResult):
+    """A line of TAP for each test, when it is over."""
+
+    number = 0
+
+    def _line(self, test, passed, details=""):
+        self.number += 1
+        print("".join(f"# {line}\n" for line in details.splitlines())
+              + f"{'ok' if passed else 'not ok'} {self.number} {test.id().split('.', 1)[-1]}",
+              flush=True)
+
+    def addSuccess(self, test):
+        self._line(test, True)
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        self._line(test, False, self.failures[-1][1])
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        self._line(test, False, self.errors[-1][1])
+
+
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    result = Tap()
+    loader = unittest.defaultTestLoader
+    module = sys.modules["__main__"]
+    (loader.loadTestsFromNames(sys.argv[1:], module) if sys.argv[1:]
+     else loader.loadTestsFromModule(module)).run(result)
+    print(f"1..{result.number}")
+    sys.exit(not result.wasSuccessful())

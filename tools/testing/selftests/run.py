@@ -1,7 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Run the module's selftests in a host, with two processors, and print their TAP."""
+"""Run the module's selftests in a host, with two processors, and print their TAP.
 
+And with them both roles of umemd over loopback, which use all of the module.
+"""
+
+import re
 import sys
 from pathlib import Path
 
@@ -10,16 +14,19 @@ sys.path.insert(0, str(HERE.parent / "lab"))
 import lab  # noqa: E402
 
 BINARIES = lab.REPO / "build" / "selftests"
-PROGRAMS = ["presence", "requests", "discard", "lifetime", "bad_input", "race"]
+USER = lab.REPO / "build" / "user"
+PROGRAMS = {name: str(BINARIES / name)
+            for name in ("presence", "requests", "discard", "lifetime", "bad_input", "race")}
+PROGRAMS["loopback"] = f"{USER / 'loopback'} {USER / 'umemd'}"
 TIMEOUT = 300
 
 
 def run_program(host, program):
     """Print its TAP; whether all its tests passed and the kernel had nothing to say."""
     print(f"# {program}", flush=True)
-    result = host.run(f"{BINARIES / program}", timeout=TIMEOUT)
+    result = host.run(PROGRAMS[program], timeout=TIMEOUT)
     print(result.out, end="", flush=True)
-    planned = result.out.count("\nok ") + result.out.count("\nnot ok ")
+    planned = len(re.findall(r"^(?:not )?ok ", result.out, re.M))
     if f"1..{planned}\n" not in result.out:
         print(f"not ok {planned + 1} {program} ended early, with {result.rc}")
         return False
