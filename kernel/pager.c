@@ -158,7 +158,7 @@ static long umem_pager_change(struct umem_pager *pager, struct umem_range *range
 			return -EINTR;
 		ret = 0;
 		if (find_next_bit(region->missing, chunk.end, chunk.start) < chunk.end) {
-			umem_region_unmap(region, chunk);
+			umem_region_unmap_fill(region, chunk);
 			ret = change(region, chunk);
 		}
 		up_write(&region->fill_lock);
@@ -290,7 +290,7 @@ static int umem_folio_copy(struct umem_region *region, struct folio *folio, pgof
 	flush_dcache_folio(folio);
 	folio_mark_dirty(folio);
 	if (folio_mapped(folio))
-		umem_region_unmap(region, span);
+		umem_region_unmap_fill(region, span);
 	umem_page_set_present(region, index);
 	return 1;
 }

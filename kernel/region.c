@@ -361,10 +361,17 @@ int umem_region_alloc_poisoned(struct umem_region *region)
 	return 0;
 }
 
-/* Drop every PTE of the range, of guest views and of the fill view. */
-void umem_region_unmap(struct umem_region *region, struct umem_span span)
+/*
+ * Take missing pages out of the fill views, before they become present. Guest
+ * views do not have them, and there is nothing to do if nobody mapped the pager:
+ * a fill view made from now on finds the pages present, or waits for fill_lock.
+ */
+void umem_region_unmap_fill(struct umem_region *region, struct umem_span span)
 {
-	unmap_mapping_pages(region->file->f_mapping, span.start, span.end - span.start, false);
+	lockdep_assert_held(&region->fill_lock);
+	if (atomic_read(&region->nr_fill_views))
+		unmap_mapping_pages(region->file->f_mapping, span.start, span.end - span.start,
+				    false);
 }
 
 static int umem_region_punch(struct umem_region *region, struct umem_span span)

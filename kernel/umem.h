@@ -49,6 +49,7 @@ struct umem_bucket {
  * @poisoned: those of @missing that never come; NULL until the first one
  * @nr_missing: bits in @missing but not in @poisoned
  * @nr_poisoned: bits in @poisoned
+ * @nr_fill_views: mappings of the pager fd
  * @fill_lock: held for reading while one page is filled, for writing while the
  *	state of a range changes
  * @nr_requests: requests in @buckets
@@ -83,6 +84,7 @@ struct umem_region {
 	unsigned long *poisoned;
 	atomic_long_t nr_missing;
 	atomic_long_t nr_poisoned;
+	atomic_t nr_fill_views;
 	struct rw_semaphore fill_lock;
 
 	atomic_t nr_requests;
@@ -159,7 +161,7 @@ struct folio *umem_region_lock_folio(struct umem_region *region, pgoff_t index);
 bool umem_region_has_folio(struct umem_region *region, pgoff_t index);
 int umem_region_charge(struct umem_region *region, pgoff_t index);
 int umem_region_alloc_poisoned(struct umem_region *region);
-void umem_region_unmap(struct umem_region *region, struct umem_span span);
+void umem_region_unmap_fill(struct umem_region *region, struct umem_span span);
 int umem_region_mark_missing(struct umem_region *region, struct umem_span span,
 			     u64 *changed);
 bool umem_page_set_present(struct umem_region *region, pgoff_t index);

@@ -160,13 +160,20 @@ unlock:
 	return ret;
 }
 
+/* vm_private_data is the pager's file, which a fill view keeps open. */
 static void umem_fill_open(struct vm_area_struct *vma)
 {
+	struct umem_region *region = vma->vm_file->private_data;
+
 	get_file(vma->vm_private_data);
+	atomic_inc(&region->nr_fill_views);
 }
 
 static void umem_fill_close(struct vm_area_struct *vma)
 {
+	struct umem_region *region = vma->vm_file->private_data;
+
+	atomic_dec(&region->nr_fill_views);
 	fput(vma->vm_private_data);
 }
 
@@ -194,10 +201,11 @@ int umem_fill_mmap(struct file *pager_file, struct vm_area_struct *vma)
 	file = umem_region_open_file(pager->region, O_RDWR);
 	if (IS_ERR(file))
 		return PTR_ERR(file);
-	vma->vm_private_data = get_file(pager_file);
 	vma_set_file(vma, file);
 	fput(file);
+	vma->vm_private_data = pager_file;
 	vma->vm_ops = &umem_fill_vm_ops;
 	vm_flags_set(vma, VM_MIXEDMAP | VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY);
+	umem_fill_open(vma);
 	return 0;
 }
