@@ -3,20 +3,7 @@
  * Promise 6: a guest that discards a page gets zeroes, at once, and the pager
  * is told.
  */
-#include "umem_selftest.h"
-
-#define NR 16
-
-static int region_fd, pager_fd;
-static char *guest;
-
-static void setup(void)
-{
-	region_fd = region(NR * PAGE);
-	pager_fd = pager(region_fd);
-	guest = map(region_fd, NR * PAGE);
-	CHECK_EQ(mark_missing(pager_fd, 0, NR * PAGE), NR);
-}
+#include "missing_region.h"
 
 static void punch(uint64_t offset, uint64_t length)
 {

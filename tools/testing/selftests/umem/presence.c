@@ -3,22 +3,8 @@
  * Promise 1: nobody sees the contents of a missing page.
  * Promise 2: a present page is never overwritten by the pager.
  */
-#include "umem_selftest.h"
+#include "missing_region.h"
 #include <sys/sendfile.h>
-
-#define NR 16
-
-static int region_fd, pager_fd;
-static char *guest;
-
-/* A region of NR missing pages with a guest view */
-static void setup(void)
-{
-	region_fd = region(NR * PAGE);
-	pager_fd = pager(region_fd);
-	guest = map(region_fd, NR * PAGE);
-	CHECK_EQ(mark_missing(pager_fd, 0, NR * PAGE), NR);
-}
 
 /* The toucher waits for page n; give it the page and let it finish. */
 static void serve(struct toucher *toucher, int n, int byte)

@@ -4,28 +4,11 @@
  * Promise 4: waits are killable, hold no mmap lock, do not spin on signals.
  * Promise 5: a pager's death changes nothing in memory.
  */
-#include "umem_selftest.h"
+#include "missing_region.h"
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-#define NR 16
 #define MANY 64
-
-static int region_fd, pager_fd;
-static char *guest;
-
-static void setup_flags(uint32_t flags)
-{
-	region_fd = region(NR * PAGE);
-	pager_fd = pager_flags(region_fd, flags);
-	guest = map(region_fd, NR * PAGE);
-	CHECK_EQ(mark_missing(pager_fd, 0, NR * PAGE), NR);
-}
-
-static void setup(void)
-{
-	setup_flags(0);
-}
 
 static void many_waiters_make_one_request(void)
 {
