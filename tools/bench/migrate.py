@@ -40,22 +40,23 @@ def with_umem(a, b):
 WAYS = {"qemu": measure.migrate_with_qemu, "umem": with_umem}
 
 
-def run_both(results):
+def run_both():
+    """Figures by way, of one migration each on the same hosts."""
+    figures = {}
     with lab.pair() as (a, b):
         for host in (a, b):
             host.load_module()
         for name, way in WAYS.items():
-            figures = way(a, b)
-            results[name].append(figures)
-            print(f"{name:5} " + "  ".join(f"{field} {getattr(figures, field):8.1f}"
+            figures[name] = way(a, b)
+            print(f"{name:5} " + "  ".join(f"{field} {getattr(figures[name], field):8.1f}"
                                            for field in FIELDS), flush=True)
+    return figures
 
 
 def main(runs):
     vm.build_guests()
-    results = {name: [] for name in WAYS}
-    for _ in range(runs):
-        run_both(results)
+    turns = [vm.with_one_more_boot(run_both) for _ in range(runs)]
+    results = {name: [turn[name] for turn in turns] for name in WAYS}
     medians = {name: {field: statistics.median(getattr(figures, field) for figures in all_figures)
                       for field in FIELDS} for name, all_figures in results.items()}
     ratios = {field: round(medians["umem"][field] / medians["qemu"][field], 3)

@@ -4,7 +4,7 @@
 import time
 from dataclasses import dataclass
 
-import vm  # noqa: F401, it knows where the lab is
+import vm
 import guest
 
 PORT = 5555
@@ -42,9 +42,10 @@ def migrate_with_umem(source, destination, command):
 def migrate_with_qemu(a, b, mode="postcopy"):
     """QEMU's own migration of the same guest between the same hosts, with nothing left behind."""
     source, destination = guest.Guest(a, "stock-source"), guest.Guest(b, "stock-destination")
-    destination.start("qemu-system-x86_64", "-incoming defer")
-    source.start("qemu-system-x86_64")
-    source.wait_ready()
+    with vm.booting():
+        destination.start("qemu-system-x86_64", "-incoming defer")
+        source.start("qemu-system-x86_64")
+        source.wait_ready()
     source.wait_reports(10)
     result = guest.migrate_with_qemu(source, destination, f"{b.ip}:{PORT}", mode)
     for side in (source, destination):

@@ -174,9 +174,9 @@ def distribution_guest_keeps_its_files(pair):
     options = (f"-initrd {vm.GUEST / 'disk-guest.cpio'} -append 'console=ttyS0 quiet panic=-1'"
                f" -drive file={disk},format=raw,if=virtio,cache=none,aio=threads")
     destination = vm.Guest(b, "destination", incoming=INCOMING, options=options).start()
-    source = vm.Guest(a, "source", options=options).start()
+    source = vm.Guest(a, "source", options=options)
     console = a.dir / "source.console.log"
-    source.wait_file(console, r"umem-disk: files=5 bad=0", 180)
+    source.boot(lambda: source.wait_file(console, r"umem-disk: files=5 bad=0", 180))
     vm.migrate(source, destination)
     files = int(re.findall(r"files=(\d+)", console.read_text(errors="replace"))[-1])
     vm.wait_end(source, destination)

@@ -55,6 +55,8 @@ class Bench:
 
     def close(self, error=None):
         if self._hosts is not None:
+            for host in self._hosts if isinstance(self._hosts, tuple) else (self._hosts,):
+                vm.guests_of(host)
             self._hosts = None
             try:
                 self._context.__exit__(type(error) if error else None, error, None)
@@ -66,7 +68,7 @@ def run_test(bench, fn):
     """None if it passed, else what went wrong."""
     trouble = None
     try:
-        fn(bench.hosts())
+        vm.with_one_more_boot(lambda: fn(bench.hosts()), bench.close)
     except vm.Failure as error:
         trouble = str(error)
     except Exception:
@@ -105,8 +107,8 @@ def main():
             print(f"{'not ok' if trouble else 'ok'} {number} {fn.__name__}"
                   f" # {time.monotonic() - started:.0f} s", flush=True)
         bench.close()
-    if vm.guest_boot_retries or lab.boot_retries:
-        print(f"# tried once more: {lab.boot_retries} hosts, {vm.guest_boot_retries} guests")
+    if vm.boots_retried or lab.boot_retries:
+        print(f"# tried once more: {lab.boot_retries} boots of hosts, {vm.boots_retried} of guests")
     print(f"# logs: {lab.run_dir()}")
     return 1 if failed else 0
 

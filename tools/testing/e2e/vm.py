@@ -8,6 +8,7 @@
     destination.wait_event("END")
 """
 
+import contextlib
 import json
 import re
 import subprocess
@@ -27,7 +28,7 @@ HERE = lab.REPO / "tools" / "testing" / "e2e"
 REGION = lab.REPO / "build" / "e2e" / "region"
 PORT = 4444
 BOOT_TIMEOUT = 120
-guest_boot_retries = 0
+boots_retried = 0
 _guests = {}
 
 
@@ -38,6 +39,31 @@ def guests_of(host):
 
 class Failure(AssertionError):
     """A test's finding; the message says what was seen and what was wanted."""
+
+
+class GuestBootHung(Exception):
+    """An emulated host now and then hangs while a guest boots in it."""
+
+
+@contextlib.contextmanager
+def booting():
+    try:
+        yield
+    except (lab.JobTimeout, lab.HostDied) as error:
+        raise GuestBootHung(str(error)[:300]) from error
+
+
+def with_one_more_boot(run, renew=lambda: None):
+    """Run, and once more in fresh hosts if a guest's boot hung, counted and said. Nothing but a
+    boot is ever tried again, least of all a migration."""
+    global boots_retried
+    try:
+        return run()
+    except GuestBootHung as error:
+        boots_retried += 1
+        print(f"# a guest did not boot, tried once more in fresh hosts: {error}", flush=True)
+        renew()
+        return run()
 
 
 def expect(condition, message):
@@ -98,19 +124,11 @@ class Guest:
         """A pattern for pgrep -f that QEMU's command line matches and pgrep's own shell does not."""
         return f"'[q]emu-system-x86_64.*-name {self.name} '"
 
-    def boot(self):
-        """Start, and wait for the guest. An emulated host now and then hangs while a guest boots:
-        that is tried once more, counted and said."""
-        global guest_boot_retries
-        self.start()
-        try:
-            self.wait_ready()
-        except lab.JobTimeout as error:
-            guest_boot_retries += 1
-            print(f"# guest boot tried once more: {str(error)[:200]}", flush=True)
-            self.stop()
+    def boot(self, ready=None):
+        """Start, and wait for the guest, or for what `ready` waits for."""
+        with booting():
             self.start()
-            self.wait_ready()
+            (ready or self.wait_ready)()
         return self
 
     # What it says
