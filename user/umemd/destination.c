@@ -26,6 +26,7 @@
 #include "umemd/pending.h"
 #include "umemd/progress.h"
 #include "umemd/tcp.h"
+#include "umemd/touch.h"
 
 #define TICK_MS			100
 #define PING_PERIOD_NS		(5 * NSEC_PER_SEC)
@@ -78,6 +79,8 @@ struct destination {
 	struct session session;
 	struct progress progress;
 	struct pending pending;
+	struct touch touch;
+	bool touching;
 	struct destination_region regions[REGIONS_MAX];
 	uint32_t by_number[REGIONS_MAX];	/* the source's number to ours */
 	uint32_t nr_regions;
@@ -457,6 +460,36 @@ static void pager_ready(void *owner, uint32_t ready)
 	check_complete(destination);
 }
 
+/* Touching. */
+
+static void begin_touching(struct destination *destination)
+{
+	int err;
+
+	if (!destination->options->touch || destination->touching)
+		return;
+	err = touch_find(&destination->touch, getppid(), destination->options->region_fds,
+			 destination->nr_regions);
+	if (err)
+		log_warning("no page is touched: no other child of the launcher maps a region (%s)",
+			    strerror(-err));
+	destination->touching = !err;
+}
+
+static void touch(struct destination *destination, const struct destination_region *region,
+		  const uint64_t *pages, uint32_t count)
+{
+	int err;
+
+	if (!destination->touching)
+		return;
+	err = touch_pages(&destination->touch, region->index, pages, count);
+	if (!err)
+		return;
+	log_warning("pages are no longer touched in the guest's process: %s", strerror(-err));
+	destination->touching = false;
+}
+
 /* Pages. */
 
 /* Pages of one frame, on their way into the region. */
@@ -555,6 +588,7 @@ static void take_pages(struct destination *destination, struct channel *channel)
 	destination->page_ns = now;
 	for (uint32_t i = 0; i < delivery.nr_pages; i++)
 		page_is_present(destination, region, delivery.pages[i], now);
+	touch(destination, region, delivery.pages, delivery.nr_pages);
 
 	if (delivery.nr_damaged) {
 		destination->progress.checksum_errors += delivery.nr_damaged;
@@ -750,6 +784,7 @@ static void get_ready(struct destination *destination)
 
 static void take_go(struct destination *destination, const struct frame *frame)
 {
+	begin_touching(destination);
 	launcher_send(&destination->launcher,
 		      json_pack("{s:s,s:b}", "event", "go", "run",
 				!!(frame->flags & FRAME_GO_RUN)));

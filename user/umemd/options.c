@@ -37,6 +37,9 @@ const char options_help[] =
 "\n"
 "destination only:\n"
 "  --no-prealloc           do not take the memory before the guest moves\n"
+"  --touch                 touch each page, once it is there, in the other children\n"
+"                          of the launcher that map it, so that it is no fault\n"
+"                          there any more\n"
 "\n"
 "Exit status: 0 done, 1 failed, 2 wrong use.\n";
 
@@ -55,6 +58,7 @@ enum option_key {
 	KEY_NO_CHECKSUM,
 	KEY_CONNECT_TIMEOUT,
 	KEY_NO_PREALLOC,
+	KEY_TOUCH,
 };
 
 static const struct option long_options[] = {
@@ -72,6 +76,7 @@ static const struct option long_options[] = {
 	{ "no-checksum", no_argument, NULL, KEY_NO_CHECKSUM },
 	{ "connect-timeout", required_argument, NULL, KEY_CONNECT_TIMEOUT },
 	{ "no-prealloc", no_argument, NULL, KEY_NO_PREALLOC },
+	{ "touch", no_argument, NULL, KEY_TOUCH },
 	{ NULL, 0, NULL, 0 },
 };
 
@@ -168,7 +173,7 @@ static enum options_result take(struct options *options, enum option_key key, co
 
 	if (key >= KEY_FORWARD && key <= KEY_CONNECT_TIMEOUT && options->role != ROLE_SOURCE)
 		return wrong(error, "--%s is for the source only", name);
-	if (key == KEY_NO_PREALLOC && options->role != ROLE_DESTINATION)
+	if (key >= KEY_NO_PREALLOC && options->role != ROLE_DESTINATION)
 		return wrong(error, "--%s is for the destination only", name);
 
 	switch (key) {
@@ -210,6 +215,9 @@ static enum options_result take(struct options *options, enum option_key key, co
 		break;
 	case KEY_NO_PREALLOC:
 		options->preallocate = false;
+		break;
+	case KEY_TOUCH:
+		options->touch = true;
 		break;
 	}
 	return result;

@@ -27,6 +27,7 @@ struct options {
 	struct scheduler_policy policy;
 	bool checksum;
 	bool preallocate;
+	bool touch;
 	unsigned int connect_timeout;	/* seconds */
 	bool verbose;
 };

@@ -955,6 +955,73 @@ static void test_cut_with_waiters(struct migration *m)
 	check_memory(m);
 }
 
+/* A guest's process: maps the region, and at a byte counts its faults on all of it. */
+static pid_t start_toucher_process(struct migration *m, int *channel)
+{
+	int sockets[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))
+		bail("socketpair: %s", strerror(errno));
+	pid = fork();
+	if (!pid) {
+		struct memory *memory = &m->to[0];
+		struct rusage before, after;
+		long faults;
+		void *view;
+		char byte;
+
+		close(sockets[0]);
+		if (umem_map_guest(memory->fd, 0, memory->length, PROT_READ, &view) ||
+		    write(sockets[1], "x", 1) != 1 || read(sockets[1], &byte, 1) != 1)
+			_exit(1);
+		getrusage(RUSAGE_SELF, &before);
+		for (uint64_t i = 0; i < memory->length; i += PAGE)
+			byte ^= *((volatile char *)view + i);
+		getrusage(RUSAGE_SELF, &after);
+		faults = after.ru_minflt - before.ru_minflt + after.ru_majflt - before.ru_majflt;
+		_exit(write(sockets[1], &faults, sizeof(faults)) != sizeof(faults));
+	}
+	close(sockets[1]);
+	check(read(sockets[0], &(char){ 0 }, 1) == 1);
+	*channel = sockets[0];
+	return pid;
+}
+
+static long faults_of_process(struct migration *m, const char *const *extra)
+{
+	long faults = -1;
+	int channel, status;
+	pid_t pid;
+
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 1, 4 * MIB);
+	begin_destination(m, extra);
+	pid = start_toucher_process(m, &channel);
+	begin_source(m, m->port, NULL);
+	if (switch_over(m)) {
+		expect_end(m);
+		check(write(channel, "x", 1) == 1);
+		check(read(channel, &faults, sizeof(faults)) == sizeof(faults));
+	}
+	close(channel);
+	check(waitpid(pid, &status, 0) == pid);
+	return faults;
+}
+
+static void test_touch(struct migration *m)
+{
+	static const char *const extra[] = { "--touch", NULL };
+	long pages = 4 * MIB / PAGE, faults;
+
+	faults = faults_of_process(m, NULL);
+	/* The kernel maps up to 16 pages a fault. */
+	check(faults >= pages / 16, "without: %ld faults on %ld pages", faults, pages);
+	end(m);
+	faults = faults_of_process(m, extra);
+	check(faults >= 0 && faults <= 8, "%ld faults on %ld pages", faults, pages);
+}
+
 /* Refusals. The destination stays good for the migration that follows. */
 
 static void then_migrates(struct migration *m)
@@ -1281,6 +1348,7 @@ static const struct {
 	{ "32 pages forward save 95 % of a sequential reader's faults", test_prefault },
 	{ "memory of umemd stays below 32 MiB", test_memory_is_bounded },
 	{ "no page leaves before the guest is stopped", test_pages_wait_for_stopped },
+	{ "with --touch no page is a fault to the guest's process any more", test_touch },
 	{ "cancel before GO, then another migration", test_cancel },
 	{ "destination fails to load: the source is told why", test_destination_fails },
 	{ "source killed before device state: destination listens again",

@@ -70,8 +70,10 @@ static void test_destination(void **state)
 	assert_int_equal(parse(DESTINATION), OPTIONS_RUN);
 	assert_int_equal(options.role, ROLE_DESTINATION);
 	assert_true(options.preallocate);
-	assert_int_equal(parse(DESTINATION "--no-prealloc"), OPTIONS_RUN);
+	assert_false(options.touch);
+	assert_int_equal(parse(DESTINATION "--no-prealloc --touch"), OPTIONS_RUN);
 	assert_false(options.preallocate);
+	assert_true(options.touch);
 }
 
 static void test_help_and_version(void **state)
@@ -89,6 +91,7 @@ static void test_roles(void **state)
 	expect_wrong("", "wanted \"source\" or \"destination\"");
 	expect_wrong("sauce", "the role is \"sauce\", wanted \"source\" or \"destination\"");
 	expect_wrong(SOURCE "--no-prealloc", "--no-prealloc is for the destination only");
+	expect_wrong(SOURCE "--touch", "--touch is for the destination only");
 	expect_wrong(DESTINATION "--forward=1", "--forward is for the source only");
 	expect_wrong(DESTINATION "--no-push", "--no-push is for the source only");
 	expect_wrong(DESTINATION "--connect-timeout=1", "for the source only");
