@@ -108,7 +108,7 @@ def paused_guest_moves_and_another_process_sees_it(pair):
 
 def pages_of(guest):
     """A checksum of each page of the guest's memory, read through a mapping of another process."""
-    return guest.host.run(f"{vm.REGION} pages $(pgrep -f {guest.qemu})", timeout=180,
+    return guest.host.run(f"{vm.REGION} $(pgrep -f {guest.qemu})", timeout=180,
                           check=True).out.split()
 
 

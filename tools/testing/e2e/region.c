@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Another process than QEMU that maps a guest's memory, as a vhost-user back end
- * would. usage: region pages|info PID, for the first region that process PID has
- * open: a line with the XXH3 of each page, or what the module knows of it.
+ * would. usage: region PID prints the XXH3 of each page, a line each, of the first
+ * region that process PID has open.
  */
 #include <dirent.h>
 #include <err.h>
@@ -15,24 +15,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <linux/umem.h>
 #include <xxhash.h>
-
-#include "libumem.h"
-
-static void show_info(int fd)
-{
-	struct umem_info info;
-	int ret = umem_info(fd, &info);
-
-	if (ret)
-		errx(1, "UMEM_INFO: %s", strerror(-ret));
-	printf("%s id=%u length=%" PRIu64 " missing=%" PRIu64 " pager=%u waiters=%" PRIu64
-	       " faults=%" PRIu64 " requests=%" PRIu64 " copied=%" PRIu64 " zeroed=%" PRIu64
-	       " duplicates=%" PRIu64 "\n", info.name, info.id, (uint64_t)info.length,
-	       (uint64_t)info.missing, info.pager, (uint64_t)info.waiters,
-	       (uint64_t)info.faults, (uint64_t)info.requests, (uint64_t)info.copied,
-	       (uint64_t)info.zeroed, (uint64_t)info.duplicates);
-}
 
 /* Touches every page once; one that is missing is waited for. */
 static void show_pages(int fd)
@@ -50,7 +34,7 @@ static void show_pages(int fd)
 		       (uint64_t)XXH3_64bits(memory + offset, UMEM_PAGE_SIZE));
 }
 
-static bool show_region_of(const char *pid, void (*show)(int fd))
+static bool show_region_of(const char *pid)
 {
 	char folder[64], path[400], target[64];
 	struct dirent *entry;
@@ -71,7 +55,7 @@ static bool show_region_of(const char *pid, void (*show)(int fd))
 		fd = open(path, O_RDWR | O_CLOEXEC);
 		if (fd < 0)
 			err(1, "%s", path);
-		show(fd);
+		show_pages(fd);
 		close(fd);
 		found = true;
 	}
@@ -81,9 +65,9 @@ static bool show_region_of(const char *pid, void (*show)(int fd))
 
 int main(int argc, char **argv)
 {
-	if (argc != 3 || (strcmp(argv[1], "pages") && strcmp(argv[1], "info")))
-		errx(2, "usage: region pages|info PID");
-	if (!show_region_of(argv[2], argv[1][0] == 'p' ? show_pages : show_info))
-		errx(1, "process %s has no region open", argv[2]);
+	if (argc != 2)
+		errx(2, "usage: region PID");
+	if (!show_region_of(argv[1]))
+		errx(1, "process %s has no region open", argv[1]);
 	return 0;
 }
