@@ -192,6 +192,12 @@ long umem_pager_publish(struct umem_pager *pager, struct umem_range *range)
 	return umem_pager_change(pager, range, UMEM_PUBLISHED, umem_chunk_publish);
 }
 
+static void umem_folio_written(struct folio *folio)
+{
+	folio_mark_uptodate(folio);
+	folio_mark_dirty(folio);
+}
+
 /* A hole is zero already, and stays one. */
 static int umem_page_clear(struct umem_region *region, pgoff_t index)
 {
@@ -199,11 +205,11 @@ static int umem_page_clear(struct umem_region *region, pgoff_t index)
 
 	if (!umem_region_has_folio(region, index))
 		return 0;
-	folio = umem_region_lock_folio(region, index);
+	folio = umem_region_lock_unused(region, index);
 	if (IS_ERR(folio))
 		return PTR_ERR(folio);
 	clear_highpage(folio_file_page(folio, index));
-	folio_mark_dirty(folio);
+	umem_folio_written(folio);
 	folio_unlock(folio);
 	folio_put(folio);
 	return 0;
@@ -288,7 +294,7 @@ static int umem_folio_copy(struct umem_region *region, struct folio *folio, pgof
 		return -EAGAIN;
 
 	flush_dcache_folio(folio);
-	folio_mark_dirty(folio);
+	umem_folio_written(folio);
 	if (folio_mapped(folio))
 		umem_region_unmap_fill(region, span);
 	umem_page_set_present(region, index);
@@ -304,7 +310,7 @@ static int umem_page_try_copy(struct umem_region *region, pgoff_t index, const v
 		return -EINTR;
 	if (!umem_page_fillable(region, index))
 		goto unlock;
-	folio = umem_region_lock_folio(region, index);
+	folio = umem_region_lock_unused(region, index);
 	if (IS_ERR(folio)) {
 		ret = PTR_ERR(folio);
 		goto unlock;

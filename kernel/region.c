@@ -18,6 +18,7 @@
 #include <linux/pagemap.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/shmem_fs.h>
 #include <linux/slab.h>
 
@@ -319,6 +320,31 @@ struct folio *umem_region_lock_folio(struct umem_region *region, pgoff_t index)
 	return folio;
 }
 
+/**
+ * umem_region_lock_unused - the folio of a page that will be overwritten whole
+ * @region: whose creator pays
+ * @index: page of the region
+ *
+ * Memory that was allocated ahead (fallocate) and not used yet is not cleared
+ * for nothing: its folio is not uptodate. The caller either writes the whole
+ * page and then calls folio_mark_uptodate(), or leaves the folio as it is.
+ *
+ * Return: the folio, locked and with a reference, or an ERR_PTR.
+ */
+struct folio *umem_region_lock_unused(struct umem_region *region, pgoff_t index)
+{
+	struct folio *folio = filemap_lock_folio(region->file->f_mapping, index);
+
+	if (IS_ERR_OR_NULL(folio))
+		return umem_region_lock_folio(region, index);
+	if (folio_test_uptodate(folio) || !folio_test_large(folio))
+		return folio;
+	/* One page of it cannot be made uptodate. */
+	folio_unlock(folio);
+	folio_put(folio);
+	return umem_region_lock_folio(region, index);
+}
+
 /* Whether the page has contents, in memory or in swap; a hole is zero. */
 bool umem_region_has_folio(struct umem_region *region, pgoff_t index)
 {
@@ -493,6 +519,57 @@ static long umem_region_fallocate(struct file *file, int mode, loff_t offset, lo
 	return err;
 }
 
+/*
+ * Data is what shmem has and what is missing: who skips holes as zeroes must
+ * not skip a page that has yet to come.
+ */
+static loff_t umem_region_seek_data(struct file *file, loff_t offset, loff_t size)
+{
+	struct umem_region *region = file->private_data;
+	loff_t data = region->file->f_op->llseek(file, offset, SEEK_DATA);
+	loff_t missing;
+
+	if (offset < 0 || offset >= size || (data < 0 && data != -ENXIO))
+		return data;
+	missing = find_next_bit(region->missing, region->nr_pages, offset >> PAGE_SHIFT);
+	missing = max(missing << PAGE_SHIFT, offset);
+	if (missing < (data < 0 ? size : data))
+		return vfs_setpos(file, missing, size);
+	return data;
+}
+
+static loff_t umem_region_seek_hole(struct file *file, loff_t offset, loff_t size)
+{
+	struct umem_region *region = file->private_data;
+
+	while (!fatal_signal_pending(current)) {
+		loff_t hole = region->file->f_op->llseek(file, offset, SEEK_HOLE);
+		pgoff_t index = hole >> PAGE_SHIFT;
+
+		if (hole < 0 || hole >= size || !test_bit(index, region->missing))
+			return hole;
+		index = find_next_zero_bit(region->missing, region->nr_pages, index);
+		offset = (loff_t)index << PAGE_SHIFT;
+		if (offset >= size)
+			return vfs_setpos(file, size, size);
+		cond_resched();
+	}
+	return -EINTR;
+}
+
+static loff_t umem_region_llseek(struct file *file, loff_t offset, int whence)
+{
+	loff_t size = i_size_read(file_inode(file));
+
+	switch (whence) {
+	case SEEK_DATA:
+		return umem_region_seek_data(file, offset, size);
+	case SEEK_HOLE:
+		return umem_region_seek_hole(file, offset, size);
+	}
+	return generic_file_llseek(file, offset, whence);
+}
+
 static int umem_region_open(struct inode *inode, struct file *file)
 {
 	struct umem_region *region;
@@ -523,7 +600,7 @@ const struct file_operations umem_region_fops = {
 	.owner		= THIS_MODULE,
 	.open		= umem_region_open,
 	.release	= umem_region_release,
-	.llseek		= generic_file_llseek,
+	.llseek		= umem_region_llseek,
 	.mmap		= umem_region_mmap,
 	.fallocate	= umem_region_fallocate,
 	.unlocked_ioctl	= umem_region_ioctl,

@@ -158,6 +158,7 @@ void umem_region_fill_info(struct umem_region *region, struct umem_info *info);
 int umem_region_span(const struct umem_region *region, u64 offset, u64 length,
 		     struct umem_span *span);
 struct folio *umem_region_lock_folio(struct umem_region *region, pgoff_t index);
+struct folio *umem_region_lock_unused(struct umem_region *region, pgoff_t index);
 bool umem_region_has_folio(struct umem_region *region, pgoff_t index);
 int umem_region_charge(struct umem_region *region, pgoff_t index);
 int umem_region_alloc_poisoned(struct umem_region *region);

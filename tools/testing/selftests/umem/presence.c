@@ -510,6 +510,41 @@ static void allocation_changes_no_state(void)
 	CHECK_EQ(t.value, 'a');
 	CHECK_EQ(change(pager_fd, UMEM_ZERO, PAGE, PAGE), 1);
 	CHECK(page_is(guest + PAGE, 0), "page 1");
+	CHECK_EQ(change(pager_fd, UMEM_PUBLISH, 2 * PAGE, PAGE), 1);
+	CHECK(page_is(guest + 2 * PAGE, 0), "page 2");
+	CHECK(page_is(guest, 'a'), "page 0");
+}
+
+static void holes_are_told_apart(void)
+{
+	setup();
+	CHECK_EQ(change(pager_fd, UMEM_ZERO, 0, NR * PAGE), NR);
+	CHECK_ERRNO(lseek(region_fd, 0, SEEK_DATA), ENXIO);
+	CHECK_EQ(lseek(region_fd, PAGE, SEEK_HOLE), PAGE);
+	guest[3 * PAGE] = 'w';
+	CHECK_EQ(lseek(region_fd, 1, SEEK_DATA), 3 * PAGE);
+	CHECK_EQ(lseek(region_fd, 3 * PAGE, SEEK_HOLE), 4 * PAGE);
+	CHECK_ERRNO(lseek(region_fd, 4 * PAGE, SEEK_DATA), ENXIO);
+	CHECK_ERRNO(lseek(region_fd, NR * PAGE, SEEK_DATA), ENXIO);
+	CHECK_ERRNO(lseek(region_fd, -1, SEEK_DATA), ENXIO);
+	CHECK_ERRNO(lseek(region_fd, -1, SEEK_HOLE), ENXIO);
+}
+
+/* Who skips holes as zeroes must not skip a page that has yet to come. */
+static void a_missing_page_is_no_hole(void)
+{
+	setup();
+	CHECK_EQ(lseek(region_fd, 0, SEEK_DATA), 0);
+	CHECK_EQ(lseek(region_fd, PAGE + 1, SEEK_DATA), PAGE + 1);
+	CHECK_EQ(lseek(region_fd, 0, SEEK_HOLE), NR * PAGE);
+	CHECK_EQ(change(pager_fd, UMEM_ZERO, 0, 5 * PAGE), 5);
+	CHECK_EQ(lseek(region_fd, 0, SEEK_DATA), 5 * PAGE);
+	CHECK_EQ(lseek(region_fd, 5 * PAGE, SEEK_HOLE), NR * PAGE);
+	CHECK_EQ(change(pager_fd, UMEM_ZERO, 8 * PAGE, PAGE), 1);
+	CHECK_EQ(lseek(region_fd, 5 * PAGE, SEEK_HOLE), 8 * PAGE);
+	CHECK_EQ(lseek(region_fd, 8 * PAGE, SEEK_DATA), 9 * PAGE);
+	CHECK_EQ(change(pager_fd, UMEM_POISON, 9 * PAGE, PAGE), 1);
+	CHECK_EQ(lseek(region_fd, 8 * PAGE, SEEK_DATA), 9 * PAGE);
 }
 
 static const struct test tests[] = {
@@ -543,6 +578,8 @@ static const struct test tests[] = {
 	TEST(copy_reads_unaligned_memory),
 	TEST(copy_tells_how_far_it_came),
 	TEST(allocation_changes_no_state),
+	TEST(holes_are_told_apart),
+	TEST(a_missing_page_is_no_hole),
 };
 
 TEST_MAIN(tests)
