@@ -527,14 +527,14 @@ static loff_t umem_region_seek_data(struct file *file, loff_t offset, loff_t siz
 {
 	struct umem_region *region = file->private_data;
 	loff_t data = region->file->f_op->llseek(file, offset, SEEK_DATA);
-	loff_t missing;
+	pgoff_t index, end;
 
 	if (offset < 0 || offset >= size || (data < 0 && data != -ENXIO))
 		return data;
-	missing = find_next_bit(region->missing, region->nr_pages, offset >> PAGE_SHIFT);
-	missing = max(missing << PAGE_SHIFT, offset);
-	if (missing < (data < 0 ? size : data))
-		return vfs_setpos(file, missing, size);
+	end = data < 0 ? region->nr_pages : data >> PAGE_SHIFT;
+	index = find_next_bit(region->missing, end, offset >> PAGE_SHIFT);
+	if (index < end)
+		return vfs_setpos(file, max((loff_t)index << PAGE_SHIFT, offset), size);
 	return data;
 }
 

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -22,6 +23,8 @@ static int prepare(const struct child_setup *setup)
 	signal(SIGPIPE, SIG_DFL);
 	if (setup->own_session)
 		setsid();
+	if (setup->nice)
+		setpriority(PRIO_PROCESS, 0, setup->nice);	/* not everybody may */
 	if (setup->no_input) {
 		null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 		if (null < 0 || dup2(null, STDIN_FILENO) < 0)

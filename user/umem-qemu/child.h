@@ -15,6 +15,7 @@
  * @nr_fds: how many
  * @no_input: its standard input is /dev/null
  * @own_session: it gets no signals from our terminal
+ * @nice: its priority as of nice(1), where we may give it
  */
 struct child_setup {
 	const char *path;
@@ -23,6 +24,7 @@ struct child_setup {
 	size_t nr_fds;
 	bool no_input;
 	bool own_session;
+	int nice;
 };
 
 /**

@@ -112,6 +112,7 @@ static void parse_migrate_p(struct hmp_command *command, const struct words *wor
 {
 	size_t i;
 
+	command->forward = command->backward = HMP_PREFAULT_DEFAULT;
 	for (i = 1; i < words->nr && words->word[i][0] == '-'; i++) {
 		const char *flag = words->word[i];
 
@@ -249,7 +250,7 @@ const char *hmp_help(void)
 "\t\t\t now, its memory follows on demand (using -d to not wait for completion)\n"
 "\t\t\t -n to send only pages that are asked for and their prefault\n"
 "\t\t\t -m to let the background go on from where the guest last asked\n"
-"\t\t\t forward, backward: pages after and before each requested page sent with it\n"
+"\t\t\t forward, backward: pages after and before each requested page sent with it (8 8)\n"
 "migrate_cancel  -- before the hand-over: give up a migrate -p, the guest stays\n"
 "info migrate  -- the state of a migrate -p\n";
 }

@@ -9,6 +9,13 @@
 #include "common/uri.h"
 
 #define HMP_PREFAULT_MAX	65536u
+/*
+ * Pages sent along after and before each requested one if migrate -p does not say.
+ * The longest gap of a guest rewriting its memory was 1.6 s with 8 and 8, 1.4 s
+ * with 16 and 16, 2.5 s with 32 and 0, 3.4 s with none (medians of 3 between two
+ * hosts of the lab); the time to the end was the same.
+ */
+#define HMP_PREFAULT_DEFAULT	8u
 #define HMP_ERROR_MAX		(URI_ERROR_MAX + 128)
 
 enum hmp_kind {

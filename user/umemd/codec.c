@@ -6,8 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define XXH_INLINE_ALL
+#if defined(__x86_64__) || defined(__i386__)
+#include <xxh_x86dispatch.h>	/* SSE2, AVX2 or AVX512, as the processor has it */
+#else
 #include <xxhash.h>
+#endif
 
 #include "common/util.h"
 

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -41,7 +40,6 @@
 #define REQUESTS_UNSENT		(32 * 1024)
 #define STATE_UNSENT		(256 * 1024)
 #define PREPARE_STEP		(16ULL << 20)
-#define PRIORITY_NICE		(-15)
 
 struct destination;
 
@@ -1482,18 +1480,6 @@ static void destroy(struct destination *destination)
 	free(destination);
 }
 
-/*
- * The guest waits for this program, and its vCPUs use what time they get: on a
- * busy host that made pages come half as fast and faults last twice as long
- * (one CPU, one busy vCPU). Not everybody may do it, and nothing depends on it.
- */
-static void go_before_the_guest(void)
-{
-	if (setpriority(PRIO_PROCESS, 0, PRIORITY_NICE))
-		log_debug("no permission for nice %d: the guest's vCPUs compete with its pages",
-			  PRIORITY_NICE);
-}
-
 int destination_run(const struct options *options)
 {
 	struct destination *destination = calloc(1, sizeof(*destination));
@@ -1518,7 +1504,6 @@ int destination_run(const struct options *options)
 		free(destination);
 		return 1;
 	}
-	go_before_the_guest();
 	if (prepare(destination, error))
 		fail(destination, "%s", error);
 	run_loop(destination);

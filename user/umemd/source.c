@@ -34,8 +34,6 @@
 #define RETRY_FIRST_NS		(100 * NSEC_PER_MSEC)
 #define RETRY_LAST_NS		(5 * NSEC_PER_SEC)
 #define BULK_UNSENT		(128 * 1024)
-#define HEAD_START_NS		(500 * NSEC_PER_MSEC)	/* at most, and */
-#define QUIET_NS		(20 * NSEC_PER_MSEC)	/* until no request came for so long */
 #define EXPLAIN_NS		(300 * NSEC_PER_MSEC)	/* for control to say why urgent ended */
 
 /*
@@ -48,15 +46,23 @@
 #define BULK_BATCH		32
 
 /**
+ * struct extent - what is known of a file around where it was last asked
+ * @hole_start: [@hole_start, @data_start) is a hole
+ * @data_end: [@data_start, @data_end) is to be looked at
+ */
+struct extent {
+	uint64_t hole_start, data_start, data_end;
+};
+
+/**
  * struct source_region - memory to send
- * @data_start: known extent: [@data_start, @data_end) is data, and
- * @data_end: [@hole_start, @data_start) is a hole; all in bytes
+ * @extents: of each channel: urgent and bulk are at different places
  */
 struct source_region {
 	const uint8_t *memory;
 	int fd;
 	uint64_t length;
-	uint64_t hole_start, data_start, data_end;
+	struct extent extents[3];
 };
 
 /* Header and entries of the PAGES frame a channel is busy with. */
@@ -83,8 +89,6 @@ struct source {
 
 	struct watch state;
 	bool stopped;		/* pages may be sent */
-	uint64_t go_ns;		/* when GO was said */
-	uint64_t requested_ns;	/* when a request last came, or GO was said */
 	bool all_sent;		/* ALL_SENT was sent */
 	bool run;		/* what GO said */
 
@@ -226,29 +230,29 @@ static bool is_zero(const uint8_t *page)
 	return true;
 }
 
-/* Where the file has nothing, memory is zero; nobody writes to it any more. */
-static bool in_hole(struct source_region *region, uint64_t offset)
+/*
+ * Where the file has nothing, memory is zero; nobody writes to it any more.
+ * How far data goes is not asked: the kernel would look at each page of it,
+ * however long that takes, while requests wait.
+ */
+static bool in_hole(struct source_region *region, enum channel_kind kind, uint64_t offset)
 {
-	off_t data, hole;
+	struct extent *extent = &region->extents[kind];
+	off_t data;
 
-	if (offset >= region->data_start && offset < region->data_end)
+	if (offset >= extent->data_start && offset < extent->data_end)
 		return false;
-	if (offset >= region->hole_start && offset < region->data_start)
+	if (offset >= extent->hole_start && offset < extent->data_start)
 		return true;
 
 	data = lseek(region->fd, (off_t)offset, SEEK_DATA);
-	if (data < 0) {
-		/* ENXIO: no more data. Else the file cannot tell: look at it all. */
-		region->hole_start = errno == ENXIO ? offset : 0;
-		region->data_start = errno == ENXIO ? region->length : 0;
-		region->data_end = region->length;
-		return errno == ENXIO;
-	}
-	hole = lseek(region->fd, data, SEEK_HOLE);
-	region->hole_start = offset;
-	region->data_start = (uint64_t)data & ~(uint64_t)(PAGE_BYTES - 1);
-	region->data_end = hole < 0 ? region->length : (uint64_t)hole;
-	return offset < region->data_start;
+	extent->hole_start = offset;
+	if (data >= 0)
+		extent->data_start = (uint64_t)data & ~(uint64_t)(PAGE_BYTES - 1);
+	else	/* ENXIO: no more data. Else the file cannot tell: look at it. */
+		extent->data_start = errno == ENXIO ? region->length : offset;
+	extent->data_end = extent->data_start + BULK_BATCH * PAGE_BYTES;
+	return offset < extent->data_start;
 }
 
 static bool next_pick(struct source *source, enum channel_kind kind, struct pick *pick)
@@ -302,7 +306,7 @@ static bool send_pages(struct source *source, enum channel_kind kind)
 		} else if (pick.region != frame.region || !fits(first, pick.kind, full)) {
 			break;
 		}
-		entry.zero = in_hole(region, entry.offset) || is_zero(page);
+		entry.zero = in_hole(region, kind, entry.offset) || is_zero(page);
 		if (!entry.zero) {
 			full++;
 			add_page(iov, &iov_count, page);
@@ -342,24 +346,12 @@ static void send_urgent(struct source *source)
 		;
 }
 
-/*
- * After GO the guest asks for what it was working with, one page after the other,
- * and does nothing until it has them: bulk would be in the way of each.
- */
-static bool guest_goes_first(const struct source *source)
-{
-	uint64_t now = now_ns();
-
-	return now - source->go_ns < HEAD_START_NS && now - source->requested_ns < QUIET_NS;
-}
-
 static bool may_send_bulk(const struct source *source)
 {
 	/* Before GO the hosts are busy with the state of the devices. */
 	return may_send_pages(source) && source->session.state == SESSION_RUNNING &&
 	       !channel_busy(source->channels[CHANNEL_URGENT]) &&
-	       !channel_busy(source->channels[CHANNEL_BULK]) &&
-	       !guest_goes_first(source);
+	       !channel_busy(source->channels[CHANNEL_BULK]);
 }
 
 /* One frame, if urgent is idle. */
@@ -501,7 +493,6 @@ static void take_request(struct source *source, struct channel *channel)
 		return;
 	}
 	source->progress.requests += frame->count;
-	source->requested_ns = now_ns();
 	/* There is room: set_wants() and urgent_ready() see to it. */
 	scheduler_request(&source->scheduler, frame->region, pages, frame->count,
 			  frame->flags & FRAME_REQUEST_AGAIN);
@@ -839,7 +830,6 @@ static void command(void *owner, const char *name, json_t *object)
 			return;
 		}
 		source->run = json_is_true(run);
-		source->go_ns = source->requested_ns = now_ns();
 		launcher_state(&source->launcher, "running");
 		say(source, FRAME_GO, source->run ? FRAME_GO_RUN : 0);
 	} else if (!strcmp(name, "cancel")) {
@@ -909,14 +899,6 @@ static void check_deadlines(struct source *source, uint64_t now)
 	}
 }
 
-/* Till the next tick, or till it may be time for bulk. */
-static int wait_ms(const struct source *source, uint64_t tick_ns)
-{
-	bool held = source->session.state == SESSION_RUNNING && guest_goes_first(source);
-
-	return (int)((held ? min(tick_ns, (uint64_t)QUIET_NS) : tick_ns) / NSEC_PER_MSEC) + 1;
-}
-
 static void run_loop(struct source *source)
 {
 	uint64_t next_tick = 0;
@@ -937,7 +919,7 @@ static void run_loop(struct source *source)
 		if (source->done)
 			break;
 		set_wants(source);
-		err = loop_turn(&source->loop, wait_ms(source, next_tick - now));
+		err = loop_turn(&source->loop, (int)((next_tick - now) / NSEC_PER_MSEC) + 1);
 		if (err)
 			fail(source, "epoll: %s", strerror(-err));
 	}

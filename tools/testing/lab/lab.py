@@ -295,7 +295,7 @@ class Host:
         for key, value in settings.items():
             if re.search(r"[\s,:]", str(value)):
                 raise LabError(f"{key} {value!r}: the lab cannot do with blanks, ',' or ':' in it")
-        append = ("console=ttyS0 panic=-1 oops=panic printk.devkmsg=on "
+        append = ("console=ttyS0 panic=-1 oops=panic printk.devkmsg=on mitigations=off "
                   + " ".join(f"lab.{key}={value}" for key, value in settings.items()))
         argv = ["qemu-system-x86_64", "-name", f"umem-lab-{self.name}", "-nodefaults",
                 "-no-user-config", "-display", "none", "-no-reboot",

@@ -41,7 +41,7 @@ static void test_migrate_p_is_taken_with_all_its_flags(void **state)
 	assert_int_equal(command.backward, 5);
 }
 
-static void test_migrate_p_defaults_are_push_and_no_prefault(void **state)
+static void test_migrate_p_defaults_are_push_and_some_prefault(void **state)
 {
 	struct hmp_command command = parse("  migrate\t-p  \"tcp:[::1]:1\" ");
 
@@ -51,8 +51,8 @@ static void test_migrate_p_defaults_are_push_and_no_prefault(void **state)
 	assert_false(command.no_push);
 	assert_false(command.follow);
 	assert_string_equal(command.uri, "tcp:[::1]:1");
-	assert_int_equal(command.forward, 0);
-	assert_int_equal(command.backward, 0);
+	assert_int_equal(command.forward, HMP_PREFAULT_DEFAULT);
+	assert_int_equal(command.backward, HMP_PREFAULT_DEFAULT);
 }
 
 static void test_migrate_without_p_is_qemus(void **state)
@@ -165,7 +165,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_migrate_p_is_taken_with_all_its_flags),
-		cmocka_unit_test(test_migrate_p_defaults_are_push_and_no_prefault),
+		cmocka_unit_test(test_migrate_p_defaults_are_push_and_some_prefault),
 		cmocka_unit_test(test_migrate_without_p_is_qemus),
 		cmocka_unit_test(test_bad_migrate_is_refused_with_what_is_wanted),
 		cmocka_unit_test(test_every_other_line_passes),
