@@ -190,8 +190,10 @@ def guest_survives_a_helper_that_is_stopped(pair):
     a, b = pair
     destination = vm.Guest(b, "destination", incoming=INCOMING).start()
     source = vm.Guest(a, "source").boot()
+    a.limit_link("80mbit")  # else all pages may be there before it is stopped
     vm.migrate(source, destination)
     b.run("pkill -STOP umemd", check=True)
+    a.limit_link(None)
     reports = len(destination.reports())
     b.run("sleep 3; pkill -CONT umemd", check=True)
     vm.wait_end(source, destination)

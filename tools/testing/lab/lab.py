@@ -403,6 +403,11 @@ class Host:
             raise LabError(f"{job} ended with {result.rc}: {result.out[-2000:].strip()}")
         return result
 
+    def limit_link(self, rate):
+        """What this host sends goes at no more than @rate, as tc writes it; None: at any."""
+        self.run(f"modprobe sch_tbf && tc qdisc replace dev eth0 root tbf rate {rate} burst 64kb"
+                 " latency 50ms" if rate else "tc qdisc del dev eth0 root", check=True)
+
     def load_module(self, parameters=""):
         """Load umem.ko as make builds it."""
         if not module().exists():
