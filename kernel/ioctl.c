@@ -21,6 +21,7 @@ union umem_arg {
 	struct umem_range range;
 	struct umem_copy copy;
 	struct umem_bitmap bitmap;
+	struct umem_track track;
 };
 
 /* One ioctl under way. A handler that makes a file leaves it in @file. */
@@ -137,6 +138,12 @@ static long umem_ioctl_get_bitmap(struct umem_call *call)
 	return umem_pager_get_bitmap(call->object, &call->arg.bitmap);
 }
 
+static long umem_ioctl_track(struct umem_call *call)
+{
+	call->arg.track.out_pages = 0;
+	return umem_pager_track(call->object, &call->arg.track);
+}
+
 static const struct umem_ioctl umem_device_ioctls[] = {
 	UMEM_IOCTL(UMEM_CREATE, struct umem_create, name, 0, umem_ioctl_create),
 	UMEM_IOCTL(UMEM_OPEN, struct umem_open, out_fd, 0, umem_ioctl_open),
@@ -157,8 +164,9 @@ static const struct umem_ioctl umem_pager_ioctls[] = {
 	UMEM_IOCTL(UMEM_COPY, struct umem_copy, out_skipped, 0, umem_ioctl_copy),
 	UMEM_IOCTL(UMEM_ZERO, struct umem_range, out_skipped, 0, umem_ioctl_zero),
 	UMEM_IOCTL(UMEM_POISON, struct umem_range, out_skipped, 0, umem_ioctl_poison),
-	/* Its second word is the kind of bitmap, which the handler checks. */
+	/* The second word of these is no flags; the handler checks it. */
 	UMEM_IOCTL(UMEM_GET_BITMAP, struct umem_bitmap, bits, ~0U, umem_ioctl_get_bitmap),
+	UMEM_IOCTL(UMEM_TRACK, struct umem_track, out_pages, ~0U, umem_ioctl_track),
 	{}
 };
 

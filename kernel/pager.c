@@ -35,6 +35,7 @@ static void umem_pager_detach(struct umem_pager *pager)
 	mutex_lock(&region->pager_lock);
 	umem_region_set_pager(region, NULL);
 	umem_discards_drop(region);
+	umem_track_stop(region);
 	umem_requests_renew(region);
 	if (atomic_long_read(&region->nr_missing))
 		umem_count(region, UMEM_PAGERS_LOST, 1);
@@ -460,4 +461,29 @@ long umem_pager_get_bitmap(struct umem_pager *pager, struct umem_bitmap *bitmap)
 	}
 	kfree(bits);
 	return ret;
+}
+
+/* Starting and stopping are of the whole region. */
+static bool umem_track_has_range(const struct umem_track *track)
+{
+	return track->offset || track->length || track->bits;
+}
+
+long umem_pager_track(struct umem_pager *pager, struct umem_track *track)
+{
+	struct umem_region *region = pager->region;
+	struct umem_span span;
+	int err;
+
+	switch (track->op) {
+	case UMEM_TRACK_START:
+		return umem_track_has_range(track) ? -EINVAL : umem_track_start(region);
+	case UMEM_TRACK_STOP:
+		return umem_track_has_range(track) ? -EINVAL : umem_track_stop(region);
+	case UMEM_TRACK_COLLECT:
+		err = umem_region_span(region, track->offset, track->length, &span);
+		return err ?: umem_track_collect(region, span, u64_to_user_ptr(track->bits),
+						 &track->out_pages);
+	}
+	return -EOPNOTSUPP;
 }

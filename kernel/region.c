@@ -115,6 +115,7 @@ static struct umem_region *umem_region_alloc(u64 nr_pages, const char *name)
 	region->nr_pages = nr_pages;
 	init_rwsem(&region->fill_lock);
 	mutex_init(&region->pager_lock);
+	mutex_init(&region->track_lock);
 	region->uid = current_euid();
 	region->memcg = get_mem_cgroup_from_mm(current->mm);
 	strscpy(region->name, name, sizeof(region->name));
@@ -460,6 +461,7 @@ bool umem_page_set_present(struct umem_region *region, pgoff_t index)
 	if (!test_and_clear_bit(index, region->missing))
 		return false;
 	atomic_long_dec(&region->nr_missing);
+	umem_track_mark_page(region, index);
 	return true;
 }
 
@@ -483,6 +485,7 @@ static int umem_region_discard(struct umem_region *region, struct umem_span span
 	err = umem_region_punch(region, span);
 	if (err)
 		goto unlock;
+	umem_track_mark(region, span);
 	for_each_set_bit_from(index, region->missing, span.end) {
 		umem_page_cure(region, index);
 		changed += umem_page_set_present(region, index);

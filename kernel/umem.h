@@ -17,6 +17,7 @@
 struct iov_iter;
 struct mem_cgroup;
 struct umem_pager;
+struct umem_tracker;
 
 #define UMEM_HASH_BITS	6
 
@@ -62,13 +63,15 @@ struct umem_bucket {
  * @pager_lock: serialises attach and detach
  * @pager: the pager that is attached, or NULL
  * @sigbus: touching a missing page without a pager raises SIGBUS
+ * @track_lock: serialises dirty tracking
+ * @tracker: while dirty pages are tracked, by RCU
  * @memcg: pays for the pages
  * @uid: the creator
  * @id: for UMEM_OPEN
  * @counters: by enum umem_counter
  * @name: for people
  *
- * Lock order: mmap_lock, @pager_lock, @fill_lock, inode lock, folio lock,
+ * Lock order: mmap_lock, @pager_lock, @track_lock, @fill_lock, inode lock, folio lock,
  * i_mmap_rwsem, bucket lock, @queue_lock.
  *
  * A page turns missing in this order: bit set, RCU grace period (fault-around
@@ -98,6 +101,9 @@ struct umem_region {
 	struct mutex pager_lock;
 	struct umem_pager *pager;
 	bool sigbus;
+
+	struct mutex track_lock;
+	struct umem_tracker __rcu *tracker;
 
 	struct mem_cgroup *memcg;
 	kuid_t uid;
@@ -171,6 +177,18 @@ bool umem_page_set_present(struct umem_region *region, pgoff_t index);
 int umem_guest_mmap(struct umem_region *region, struct vm_area_struct *vma);
 int umem_fill_mmap(struct file *pager_file, struct vm_area_struct *vma);
 
+/* track.c */
+int umem_track_start(struct umem_region *region);
+int umem_track_stop(struct umem_region *region);
+int umem_track_collect(struct umem_region *region, struct umem_span span, u8 __user *to,
+		       u64 *pages);
+void umem_track_mark(struct umem_region *region, struct umem_span span);
+
+static inline void umem_track_mark_page(struct umem_region *region, pgoff_t index)
+{
+	umem_track_mark(region, (struct umem_span){ index, index + 1 });
+}
+
 /* request.c */
 int umem_request_init(void);
 void umem_request_exit(void);
@@ -198,6 +216,7 @@ long umem_pager_zero(struct umem_pager *pager, struct umem_range *range);
 long umem_pager_poison(struct umem_pager *pager, struct umem_range *range);
 long umem_pager_copy(struct umem_pager *pager, struct umem_copy *copy);
 long umem_pager_get_bitmap(struct umem_pager *pager, struct umem_bitmap *bitmap);
+long umem_pager_track(struct umem_pager *pager, struct umem_track *track);
 
 /* ioctl.c */
 long umem_device_ioctl(struct file *file, unsigned int cmd, unsigned long arg);

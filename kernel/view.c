@@ -65,6 +65,7 @@ static vm_fault_t umem_guest_fault(struct vm_fault *vmf)
 	 * set it waits for the lock and undoes the mapping.
 	 */
 	folio = page_folio(vmf->page);
+	umem_track_mark_page(region, vmf->pgoff);
 	if (umem_page_missing(region, vmf->pgoff)) {
 		ret = VM_FAULT_NOPAGE;
 	} else if (folio_test_large(folio) &&
@@ -84,12 +85,24 @@ static vm_fault_t umem_guest_map_pages(struct vm_fault *vmf, pgoff_t start, pgof
 	struct umem_region *region = vmf->vma->vm_file->private_data;
 	vm_fault_t ret = 0;
 
-	/* Pairs with synchronize_rcu() in umem_region_mark_missing(). */
+	/*
+	 * Pairs with synchronize_rcu() in umem_region_mark_missing() and in
+	 * umem_track_start().
+	 */
 	rcu_read_lock();
-	if (end < region->nr_pages && umem_blocks_present(region, start, end))
+	if (end < region->nr_pages && !rcu_access_pointer(region->tracker) &&
+	    umem_blocks_present(region, start, end))
 		ret = umem_shmem_vm_ops->map_pages(vmf, start, end);
 	rcu_read_unlock();
 	return ret;
+}
+
+/* A fork may have copied what maps its pages, or a mapping was split. */
+static void umem_guest_open(struct vm_area_struct *vma)
+{
+	struct umem_span span = { vma->vm_pgoff, vma->vm_pgoff + vma_pages(vma) };
+
+	umem_track_mark(vma->vm_file->private_data, span);
 }
 
 static const struct vm_operations_struct *
@@ -98,6 +111,7 @@ umem_guest_vm_ops_from(const struct vm_operations_struct *shmem)
 	mutex_lock(&umem_guest_vm_ops_lock);
 	if (!umem_shmem_vm_ops) {
 		umem_guest_vm_ops = *shmem;
+		umem_guest_vm_ops.open = umem_guest_open;
 		umem_guest_vm_ops.fault = umem_guest_fault;
 		umem_guest_vm_ops.map_pages = umem_guest_map_pages;
 		umem_shmem_vm_ops = shmem;

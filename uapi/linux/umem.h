@@ -39,6 +39,8 @@
  * EMFILE      the process has no file descriptor left
  * ENXIO       this descriptor has no region yet
  * ENOMEM      out of memory
+ * EALREADY    dirty pages are tracked already
+ * ENODATA     dirty pages are not tracked
  * EINTR       a fatal signal came; the fields for output tell what was done
  * EAGAIN      read() with O_NONBLOCK and nothing to read
  */
@@ -68,6 +70,7 @@
 #define UMEM_ZERO		_IO(UMEM_IOCTL_TYPE, 0x23)
 #define UMEM_POISON		_IO(UMEM_IOCTL_TYPE, 0x24)
 #define UMEM_GET_BITMAP		_IO(UMEM_IOCTL_TYPE, 0x25)
+#define UMEM_TRACK		_IO(UMEM_IOCTL_TYPE, 0x26)
 
 /**
  * struct umem_create - ioctl(UMEM_CREATE)
@@ -297,6 +300,47 @@ struct umem_bitmap {
 	__aligned_u64 offset;
 	__aligned_u64 length;
 	__aligned_u64 bits;
+};
+
+/**
+ * enum umem_track_op - what UMEM_TRACK is to do
+ * @UMEM_TRACK_START: begin to track which pages of the region become dirty; all of
+ *	them are dirty now
+ * @UMEM_TRACK_STOP: track no longer; the end of the pager does that too
+ * @UMEM_TRACK_COLLECT: tell which pages of a range are dirty, and make them clean
+ */
+enum umem_track_op {
+	UMEM_TRACK_START = 0,
+	UMEM_TRACK_STOP = 1,
+	UMEM_TRACK_COLLECT = 2,
+};
+
+/**
+ * struct umem_track - ioctl(UMEM_TRACK)
+ * @size: sizeof(struct umem_track)
+ * @op: of enum umem_track_op
+ * @offset: bytes from the start of the region; 0 unless @op is COLLECT
+ * @length: bytes; 0 unless @op is COLLECT
+ * @bits: address of an array of __u64 as in struct umem_bitmap; 0 unless @op is
+ *	COLLECT
+ * @out_pages: pages told as dirty
+ *
+ * A page is dirty if it may have been written to since it was last collected, by
+ * whatever means: through a mapping, by KVM, by the kernel, by a device. A write
+ * after COLLECT is told by the next COLLECT, and who reads a page after the
+ * COLLECT that told it sees every write before. A page may be told that was not
+ * written to: one that was only read for the first time, or one that something
+ * holds a reference to, which includes the first moments after it was allocated.
+ * Pages pinned by a device are told every time, for as long as they are pinned.
+ * When COLLECT fails nothing is lost: what was not told stays dirty.
+ */
+struct umem_track {
+	__u32 size;
+	__u32 op;
+	__aligned_u64 offset;
+	__aligned_u64 length;
+	__aligned_u64 bits;
+	__aligned_u64 out_pages;
 };
 
 #endif /* _UAPI_LINUX_UMEM_H */

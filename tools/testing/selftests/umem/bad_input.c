@@ -26,6 +26,7 @@ static union arg {
 	struct umem_range range;
 	struct umem_copy copy;
 	struct umem_bitmap bitmap;
+	struct umem_track track;
 } arg;
 
 static const struct ioctl_test {
@@ -44,6 +45,7 @@ static const struct ioctl_test {
 	{ "UMEM_POISON", UMEM_POISON, sizeof(struct umem_range), PAGER },
 	{ "UMEM_COPY", UMEM_COPY, sizeof(struct umem_copy), PAGER },
 	{ "UMEM_GET_BITMAP", UMEM_GET_BITMAP, sizeof(struct umem_bitmap), PAGER },
+	{ "UMEM_TRACK", UMEM_TRACK, sizeof(struct umem_track), PAGER },
 };
 
 #define NR_IOCTLS (sizeof(ioctls) / sizeof(*ioctls))
@@ -51,12 +53,20 @@ static const struct ioctl_test {
 static struct umem_info before;
 static uint32_t region_number;
 
+static void start_tracking(void)
+{
+	struct umem_track track = { .size = sizeof(track), .op = UMEM_TRACK_START };
+
+	CHECK(!ioctl(fds[PAGER], UMEM_TRACK, &track), "UMEM_TRACK: %s", strerror(errno));
+}
+
 static void setup(void)
 {
 	fds[DEVICE] = device();
 	fds[REGION] = region_id(NR * PAGE, &region_number);
 	fds[PAGER] = pager(fds[REGION]);
 	mark_missing(fds[PAGER], 0, NR / 2 * PAGE);
+	start_tracking();
 	before = info(fds[REGION]);
 }
 
@@ -90,6 +100,11 @@ static void good(const struct ioctl_test *test)
 	case UMEM_GET_BITMAP:
 		arg.bitmap.length = PAGE;
 		arg.bitmap.bits = (uintptr_t)&bits;
+		break;
+	case UMEM_TRACK:
+		arg.track.op = UMEM_TRACK_COLLECT;
+		arg.track.length = PAGE;
+		arg.track.bits = (uintptr_t)&bits;
 		break;
 	default:
 		arg.range.length = PAGE;
@@ -148,8 +163,10 @@ static void longer_size_with_zeroes_works(void)
 		CHECK(!ioctl(fds[test->target], test->cmd, &arg), "%s: %s", test->name,
 		      strerror(errno));
 		CHECK_EQ(arg.size, sizeof(arg));
-		if (test->cmd == UMEM_ATTACH)
+		if (test->cmd == UMEM_ATTACH) {
 			fds[PAGER] = arg.attach.out_fd;
+			start_tracking();
+		}
 	}
 }
 
@@ -159,11 +176,11 @@ static void unknown_flags(void)
 	for_each_ioctl(test) {
 		for (int bit = 0; bit < 32; bit++) {
 			good(test);
-			/* the second word: flags, or the kind of bitmap */
+			/* the second word: flags, the kind of bitmap, or what to track */
 			((uint32_t *)&arg)[1] = 1U << bit;
 			if (test->cmd == UMEM_ATTACH && bit == 0)
 				continue;
-			if (test->cmd == UMEM_GET_BITMAP && bit < 2)
+			if ((test->cmd == UMEM_GET_BITMAP || test->cmd == UMEM_TRACK) && bit < 2)
 				continue;
 			expect(test, "an unknown flag", EOPNOTSUPP);
 		}
@@ -194,6 +211,9 @@ static void set_range(const struct ioctl_test *test, uint64_t offset, uint64_t l
 	} else if (test->cmd == UMEM_GET_BITMAP) {
 		arg.bitmap.offset = offset;
 		arg.bitmap.length = length;
+	} else if (test->cmd == UMEM_TRACK) {
+		arg.track.offset = offset;
+		arg.track.length = length;
 	} else {
 		arg.range.offset = offset;
 		arg.range.length = length;
@@ -267,6 +287,9 @@ static void addresses(void)
 			expect(test, "contents in the kernel", EFAULT);
 		} else if (test->cmd == UMEM_GET_BITMAP) {
 			arg.bitmap.bits = 16;
+			expect(test, "bits nowhere", EFAULT);
+		} else if (test->cmd == UMEM_TRACK) {
+			arg.track.bits = 16;
 			expect(test, "bits nowhere", EFAULT);
 		}
 	}

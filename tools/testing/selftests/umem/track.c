@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Dirty tracking: a write after a collection is told by the next, whoever writes
+ * and whatever happens to the mapping it was made through.
+ */
+#include "dirty_region.h"
+
+static void every_page_is_dirty_at_first(void)
+{
+	setup();
+	track_start();
+	CHECK_EQ(collect(), -1);
+}
+
+static void a_write_is_told_once(void)
+{
+	setup_clean();
+	guest[7 * PAGE + 100] = 'w';
+	guest[63 * PAGE] = 'w';
+	CHECK_EQ(collect(), 1ULL << 7 | 1ULL << 63);
+	CHECK_EQ(collect(), 0);
+	guest[7 * PAGE + 200] = 'w';
+	CHECK_EQ(collect(), 1ULL << 7);
+}
+
+static void a_read_of_a_mapped_page_is_not_told(void)
+{
+	setup_clean();
+	for (int i = 0; i < NR; i++)
+		CHECK_EQ(*(volatile char *)(guest + i * PAGE), 'a');
+	CHECK_EQ(collect(), 0);
+}
+
+static void only_the_range_is_collected(void)
+{
+	struct umem_track t;
+	uint64_t bits;
+
+	setup_clean();
+	guest[3 * PAGE] = guest[4 * PAGE] = guest[5 * PAGE] = 'w';
+	CHECK(!track(UMEM_TRACK_COLLECT, &t, 4 * PAGE, PAGE, &bits), "COLLECT");
+	CHECK_EQ(bits, 1);
+	CHECK_EQ(t.out_pages, 1);
+	CHECK_EQ(collect(), 1ULL << 3 | 1ULL << 5);
+}
+
+static void a_write_through_another_mapping_is_told(void)
+{
+	char *other;
+
+	setup_clean();
+	other = map(region_fd, NR * PAGE);
+	other[2 * PAGE] = 'w';
+	CHECK_EQ(collect() & 1ULL << 2, 1ULL << 2);
+	other[2 * PAGE] = 'v';
+	CHECK_EQ(collect() & 1ULL << 2, 1ULL << 2);
+}
+
+static void a_write_through_a_mapping_that_went_is_told(void)
+{
+	char *other;
+
+	setup_clean();
+	other = map(region_fd, NR * PAGE);
+	CHECK_EQ(*(volatile char *)(other + 2 * PAGE), 'a');
+	collect_until_clean();
+	other[2 * PAGE] = 'w';
+	munmap(other, NR * PAGE);
+	CHECK_EQ(collect(), 1ULL << 2);
+	CHECK_EQ(guest[2 * PAGE], 'w');
+}
+
+static void a_write_before_madvise_dontneed_is_told(void)
+{
+	setup_clean();
+	guest[2 * PAGE] = 'w';
+	CHECK(!madvise(guest + 2 * PAGE, PAGE, MADV_DONTNEED), "madvise");
+	CHECK_EQ(collect(), 1ULL << 2);
+	CHECK_EQ(guest[2 * PAGE], 'w');
+}
+
+/* The fork's mapping comes as the writer's goes: as many as before. */
+static void a_write_before_a_fork_takes_over_is_told(void)
+{
+	int to_child[2];
+	pid_t pid;
+
+	setup_clean();
+	CHECK(!pipe(to_child), "pipe");
+	pid = fork();
+	if (!pid) {
+		char c;
+
+		close(to_child[1]);
+		_exit(read(to_child[0], &c, 1));
+	}
+	close(to_child[0]);
+	guest[2 * PAGE] = 'w';
+	CHECK(!madvise(guest + 2 * PAGE, PAGE, MADV_DONTNEED), "madvise");
+	CHECK_EQ(collect() & 1ULL << 2, 1ULL << 2);
+	close(to_child[1]);
+	CHECK_EQ(waitpid(pid, NULL, 0), pid);
+}
+
+static void a_write_by_another_process_is_told(void)
+{
+	pid_t pid;
+
+	setup_clean();
+	pid = fork();
+	if (!pid) {
+		guest[2 * PAGE] = 'w';
+		_exit(0);
+	}
+	CHECK_EQ(waitpid(pid, NULL, 0), pid);
+	CHECK_EQ(collect() & 1ULL << 2, 1ULL << 2);
+	CHECK_EQ(guest[2 * PAGE], 'w');
+}
+
+static void a_write_of_the_kernel_is_told(void)
+{
+	struct iovec to, from = { "w", 1 };
+	int fds[2];
+
+	setup_clean();
+	CHECK(!pipe(fds) && write(fds[1], "w", 1) == 1, "pipe");
+	CHECK_EQ(read(fds[0], guest + 2 * PAGE, 1), 1);
+	to = (struct iovec){ guest + 3 * PAGE, 1 };
+	CHECK_EQ(process_vm_writev(getpid(), &from, 1, &to, 1, 0), 1);
+	CHECK_EQ(collect(), 1ULL << 2 | 1ULL << 3);
+}
+
+static void what_the_pager_and_discards_change_is_told(void)
+{
+	setup_clean();
+	CHECK_EQ(mark_missing(pager_fd, 2 * PAGE, 2 * PAGE), 2);
+	collect();
+	CHECK_EQ(copy_byte(pager_fd, 2 * PAGE, 'c'), 1);
+	CHECK_EQ(change(pager_fd, UMEM_ZERO, 3 * PAGE, PAGE), 1);
+	CHECK(!fallocate(region_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 9 * PAGE, PAGE),
+	      "punch");
+	CHECK_EQ(collect() & ~(1ULL << 2), 1ULL << 3 | 1ULL << 9);
+}
+
+/* Writes to @addr from a page that is missing: it pins first and waits then. */
+static char *missing_source;
+
+static void write_slowly(struct toucher *toucher)
+{
+	struct iovec from = { missing_source, 1 }, to = { (char *)toucher->addr, 1 };
+
+	toucher->ret = process_vm_writev(getpid(), &from, 1, &to, 1, 0);
+}
+
+static void a_write_through_a_pin_is_told_when_it_ends(void)
+{
+	int source_fd = region(PAGE), source_pager = pager(source_fd);
+	struct toucher t;
+
+	setup_clean();
+	missing_source = map(source_fd, PAGE);
+	mark_missing(source_pager, 0, PAGE);
+	start(&t, write_slowly, guest + 2 * PAGE);
+	expect_waiters(source_fd, 1);
+
+	/* Told while it is pinned, written to or not. */
+	CHECK_EQ(collect(), 1ULL << 2);
+	CHECK_EQ(collect(), 1ULL << 2);
+	CHECK_EQ(guest[2 * PAGE], 'a');
+	CHECK_EQ(copy_byte(source_pager, 0, 'w'), 1);
+	finish(&t);
+	CHECK_EQ(t.ret, 1);
+	CHECK_EQ(collect(), 1ULL << 2);
+	CHECK_EQ(guest[2 * PAGE], 'w');
+	CHECK_EQ(collect(), 0);
+}
+
+static void nothing_is_lost_if_it_cannot_be_told(void)
+{
+	struct umem_track t;
+
+	setup_clean();
+	guest[2 * PAGE] = 'w';
+	CHECK_ERRNO(track(UMEM_TRACK_COLLECT, &t, 0, NR * PAGE, (uint64_t *)16), EFAULT);
+	CHECK_EQ(t.out_pages, 0);
+	CHECK_EQ(collect(), 1ULL << 2);
+}
+
+static void start_and_stop(void)
+{
+	struct umem_track t;
+	uint64_t bits;
+
+	setup();
+	CHECK_ERRNO(track(UMEM_TRACK_STOP, &t, 0, 0, NULL), ENODATA);
+	CHECK_ERRNO(track(UMEM_TRACK_COLLECT, &t, 0, PAGE, &bits), ENODATA);
+	track_start();
+	CHECK_ERRNO(track(UMEM_TRACK_START, &t, 0, 0, NULL), EALREADY);
+	CHECK_ERRNO(track(UMEM_TRACK_START, &t, 0, PAGE, NULL), EINVAL);
+	CHECK_ERRNO(track(UMEM_TRACK_STOP, &t, PAGE, 0, NULL), EINVAL);
+	CHECK_ERRNO(track(UMEM_TRACK_STOP, &t, 0, 0, &bits), EINVAL);
+	CHECK_ERRNO(track(3, &t, 0, 0, NULL), EOPNOTSUPP);
+	CHECK(!track(UMEM_TRACK_STOP, &t, 0, 0, NULL), "STOP");
+	CHECK_ERRNO(track(UMEM_TRACK_COLLECT, &t, 0, PAGE, &bits), ENODATA);
+	track_start();
+	CHECK_EQ(collect(), -1);
+}
+
+static void the_pagers_end_stops_it(void)
+{
+	struct umem_track t;
+	uint64_t bits;
+
+	setup();
+	track_start();
+	close(pager_fd);
+	pager_fd = pager(region_fd);
+	CHECK_ERRNO(track(UMEM_TRACK_COLLECT, &t, 0, PAGE, &bits), ENODATA);
+}
+
+static void write_by_cpu(unsigned int *seed)
+{
+	guest[rand_r(seed) % (NR / 4) * PAGE + rand_r(seed) % PAGE]++;
+}
+
+static void write_by_remapping(unsigned int *seed)
+{
+	uint64_t page = NR / 4 + rand_r(seed) % (NR / 4);
+	char *other = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, region_fd,
+			   page * PAGE);
+
+	CHECK(other != MAP_FAILED, "mmap: %s", strerror(errno));
+	other[rand_r(seed) % PAGE]++;
+	munmap(other, PAGE);
+	if (!(*seed % 8))
+		madvise(guest + page * PAGE, PAGE, MADV_DONTNEED);
+}
+
+static void write_by_kernel(unsigned int *seed)
+{
+	char value = rand_r(seed);
+	struct iovec from = { &value, 1 };
+	struct iovec to = { guest + (NR / 2 + rand_r(seed) % (NR / 4)) * PAGE +
+			    rand_r(seed) % PAGE, 1 };
+
+	CHECK_EQ(process_vm_writev(getpid(), &from, 1, &to, 1, 0), 1);
+}
+
+/* The file is on a file system that reads into the pages themselves, if one is. */
+static void write_by_direct_read(unsigned int *seed)
+{
+	static int fd = -1;
+	uint64_t page = 3 * NR / 4 + rand_r(seed) % (NR / 4);
+
+	if (fd < 0)
+		fd = open("/proc/self/exe", O_RDONLY | O_DIRECT | O_CLOEXEC);
+	CHECK(fd >= 0, "O_DIRECT: %s", strerror(errno));
+	CHECK_EQ(pread(fd, guest + page * PAGE, PAGE, rand_r(seed) % 4 * PAGE), PAGE);
+}
+
+static void writers_race_collection(void)
+{
+	static struct writer writers[] = {
+		{ .name = "CPU", .write = write_by_cpu },
+		{ .name = "CPU again", .write = write_by_cpu },
+		{ .name = "mappings that come and go", .write = write_by_remapping },
+		{ .name = "process_vm_writev", .write = write_by_kernel },
+		{ .name = "O_DIRECT", .write = write_by_direct_read },
+	};
+
+	race(writers, sizeof(writers) / sizeof(*writers));
+}
+
+static const struct test tests[] = {
+	TEST(every_page_is_dirty_at_first),
+	TEST(a_write_is_told_once),
+	TEST(a_read_of_a_mapped_page_is_not_told),
+	TEST(only_the_range_is_collected),
+	TEST(a_write_through_another_mapping_is_told),
+	TEST(a_write_through_a_mapping_that_went_is_told),
+	TEST(a_write_before_madvise_dontneed_is_told),
+	TEST(a_write_before_a_fork_takes_over_is_told),
+	TEST(a_write_by_another_process_is_told),
+	TEST(a_write_of_the_kernel_is_told),
+	TEST(what_the_pager_and_discards_change_is_told),
+	TEST(a_write_through_a_pin_is_told_when_it_ends),
+	TEST(nothing_is_lost_if_it_cannot_be_told),
+	TEST(start_and_stop),
+	TEST(the_pagers_end_stops_it),
+	TEST(writers_race_collection),
+};
+
+TEST_MAIN(tests)
