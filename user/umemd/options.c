@@ -32,6 +32,8 @@ const char options_help[] =
 "  --backward=N            pages sent along before each requested one (0)\n"
 "  --no-push               send only what is asked for\n"
 "  --follow                push on from behind the last requested page\n"
+"  --max-bulk-bandwidth=N  bytes a second to send at most of what nobody asked for;\n"
+"                          0 is no limit (0)\n"
 "  --no-checksum           send pages without checksums\n"
 "  --connect-timeout=N     seconds to wait for the destination (10)\n"
 "\n"
@@ -55,6 +57,7 @@ enum option_key {
 	KEY_BACKWARD,
 	KEY_NO_PUSH,
 	KEY_FOLLOW,
+	KEY_MAX_BULK_BANDWIDTH,
 	KEY_NO_CHECKSUM,
 	KEY_CONNECT_TIMEOUT,
 	KEY_NO_PREALLOC,
@@ -73,6 +76,7 @@ static const struct option long_options[] = {
 	{ "backward", required_argument, NULL, KEY_BACKWARD },
 	{ "no-push", no_argument, NULL, KEY_NO_PUSH },
 	{ "follow", no_argument, NULL, KEY_FOLLOW },
+	{ "max-bulk-bandwidth", required_argument, NULL, KEY_MAX_BULK_BANDWIDTH },
 	{ "no-checksum", no_argument, NULL, KEY_NO_CHECKSUM },
 	{ "connect-timeout", required_argument, NULL, KEY_CONNECT_TIMEOUT },
 	{ "no-prealloc", no_argument, NULL, KEY_NO_PREALLOC },
@@ -206,6 +210,8 @@ static enum options_result take(struct options *options, enum option_key key, co
 	case KEY_FOLLOW:
 		options->policy.follow = true;
 		break;
+	case KEY_MAX_BULK_BANDWIDTH:
+		return take_number(name, text, 0, INT64_MAX, &options->max_bulk_bandwidth, error);
 	case KEY_NO_CHECKSUM:
 		options->checksum = false;
 		break;

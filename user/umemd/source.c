@@ -24,6 +24,7 @@
 #include "libumem.h"
 #include "umemd/channel.h"
 #include "umemd/launcher.h"
+#include "umemd/pacer.h"
 #include "umemd/progress.h"
 #include "umemd/scheduler.h"
 #include "umemd/tcp.h"
@@ -76,6 +77,7 @@ struct source {
 	struct launcher launcher;
 	struct session session;
 	struct scheduler scheduler;
+	struct pacer pacer;	/* of bulk */
 	struct progress progress;
 	struct source_region regions[REGIONS_MAX];
 
@@ -272,8 +274,17 @@ static void add_page(struct iovec *iov, unsigned int *count, const uint8_t *page
 	iov[(*count)++] = (struct iovec){ (void *)(uintptr_t)page, PAGE_BYTES };
 }
 
+/* Pages with contents in a frame on bulk: fewer, down to one, when the limit is low. */
+static unsigned int bulk_batch(const struct source *source)
+{
+	uint64_t pages = pacer_frame(&source->pacer) / PAGE_BYTES;
+
+	return (unsigned int)min(max(pages, (uint64_t)1), (uint64_t)BULK_BATCH);
+}
+
 /* May the next page be in a frame that began with @first and has @full pages with contents? */
-static bool fits(enum pick_kind first, enum pick_kind next, unsigned int full)
+static bool fits(const struct source *source, enum pick_kind first, enum pick_kind next,
+		 unsigned int full)
 {
 	switch (next) {
 	case PICK_REQUESTED:
@@ -281,7 +292,7 @@ static bool fits(enum pick_kind first, enum pick_kind next, unsigned int full)
 	case PICK_PREFAULT:
 		return first == PICK_REQUESTED || full < PREFAULT_BATCH;
 	default:
-		return full < BULK_BATCH;
+		return full < bulk_batch(source);
 	}
 }
 
@@ -303,7 +314,7 @@ static bool send_pages(struct source *source, enum channel_kind kind)
 		if (!frame.count) {
 			frame.region = pick.region;
 			first = pick.kind;
-		} else if (pick.region != frame.region || !fits(first, pick.kind, full)) {
+		} else if (pick.region != frame.region || !fits(source, first, pick.kind, full)) {
 			break;
 		}
 		entry.zero = in_hole(region, kind, entry.offset) || is_zero(page);
@@ -326,6 +337,8 @@ static bool send_pages(struct source *source, enum channel_kind kind)
 	frame.length = frame.count * PAGES_ENTRY + full * PAGE_BYTES;
 	frame_encode(head, &frame);
 	iov[0] = (struct iovec){ head, FRAME_HEADER + frame.count * PAGES_ENTRY };
+	if (kind == CHANNEL_BULK)
+		pacer_sent(&source->pacer, FRAME_HEADER + frame.length, now_ns());
 	return sent(source, kind, channel_send_pages(source->channels[kind], iov, iov_count));
 }
 
@@ -346,12 +359,18 @@ static void send_urgent(struct source *source)
 		;
 }
 
+/* Nanoseconds until the limit lets bulk send again. */
+static uint64_t bulk_waits(const struct source *source)
+{
+	return pacer_wait(&source->pacer, now_ns());
+}
+
 static bool may_send_bulk(const struct source *source)
 {
 	/* Before GO the hosts are busy with the state of the devices. */
 	return may_send_pages(source) && source->session.state == SESSION_RUNNING &&
 	       !channel_busy(source->channels[CHANNEL_URGENT]) &&
-	       !channel_busy(source->channels[CHANNEL_BULK]);
+	       !channel_busy(source->channels[CHANNEL_BULK]) && !bulk_waits(source);
 }
 
 /* One frame, if urgent is idle. */
@@ -805,6 +824,17 @@ static void connect_control(struct source *source)
 
 /* What the launcher says. */
 
+static void set(struct source *source, json_t *object)
+{
+	json_t *limit = json_object_get(object, "max_bulk_bandwidth");
+
+	if (!json_is_integer(limit) || json_integer_value(limit) < 0) {
+		log_warning("command set: wanted \"max_bulk_bandwidth\", bytes a second from 0 on");
+		return;
+	}
+	pacer_set(&source->pacer, (uint64_t)json_integer_value(limit), now_ns());
+}
+
 static void command(void *owner, const char *name, json_t *object)
 {
 	struct source *source = owner;
@@ -832,6 +862,8 @@ static void command(void *owner, const char *name, json_t *object)
 		source->run = json_is_true(run);
 		launcher_state(&source->launcher, "running");
 		say(source, FRAME_GO, source->run ? FRAME_GO_RUN : 0);
+	} else if (!strcmp(name, "set")) {
+		set(source, object);
 	} else if (!strcmp(name, "cancel")) {
 		if (session_event(&source->session, EVENT_CANCEL, error)) {
 			log_warning("%s", error);
@@ -899,6 +931,14 @@ static void check_deadlines(struct source *source, uint64_t now)
 	}
 }
 
+/* How long the loop may sleep: to the next tick, or until the limit lets bulk send. */
+static int sleep_ms(const struct source *source, uint64_t until_tick)
+{
+	uint64_t waits = source->all_sent ? 0 : bulk_waits(source);
+
+	return (int)((waits ? min(waits, until_tick) : until_tick) / NSEC_PER_MSEC) + 1;
+}
+
 static void run_loop(struct source *source)
 {
 	uint64_t next_tick = 0;
@@ -919,7 +959,7 @@ static void run_loop(struct source *source)
 		if (source->done)
 			break;
 		set_wants(source);
-		err = loop_turn(&source->loop, (int)((next_tick - now) / NSEC_PER_MSEC) + 1);
+		err = loop_turn(&source->loop, sleep_ms(source, next_tick - now));
 		if (err)
 			fail(source, "epoll: %s", strerror(-err));
 	}
@@ -1008,6 +1048,7 @@ int source_run(const struct options *options)
 	source->options = options;
 	source->retry_delay_ns = RETRY_FIRST_NS;
 	source->features = options->checksum ? FEATURE_CHECKSUM : 0;
+	pacer_set(&source->pacer, options->max_bulk_bandwidth, now_ns());
 	source->state.fd = -1;
 	source->launcher.command = command;
 	source->launcher.lost = launcher_lost;
