@@ -28,6 +28,7 @@ enum hmp_kind {
 	HMP_CONT,
 	HMP_STOP,
 	HMP_GUARDED,		/* for QEMU, unless the guest is on its way elsewhere */
+	HMP_PARAMETER,		/* for QEMU, which keeps it; a migrate -p goes by it, too */
 	HMP_CPU,		/* cpu N: the following commands are about that one */
 	HMP_HELP,		/* help: QEMU's and ours */
 	HMP_HELP_MIGRATE,	/* help about a command of ours */

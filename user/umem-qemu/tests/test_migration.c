@@ -31,6 +31,7 @@ struct world {
 	bool umemd_will_not_start;
 	bool other_shared_memory;
 	bool lacks_capability;
+	json_int_t limit;	/* max-postcopy-bandwidth */
 	const char *status;	/* QEMU's run state */
 	uint64_t now;
 };
@@ -211,7 +212,8 @@ static json_t *canned_answer(const struct world *w, const char *command)
 	if (!strcmp(command, "query-migrate-capabilities"))
 		return capabilities(w);
 	if (!strcmp(command, "query-migrate-parameters"))
-		return json_pack("{s:i, s:i}", "max-bandwidth", 134217728, "downtime-limit", 300);
+		return json_pack("{s:i, s:i, s:I}", "max-bandwidth", 134217728,
+				 "downtime-limit", 300, "max-postcopy-bandwidth", w->limit);
 	if (!strcmp(command, "query-memdev"))
 		return json_pack("[{s:s,s:b},{s:s,s:b},{s:s,s:b}]", "id", "pc.ram", "share", 1,
 				 "id", "vga", "share", 0, "id", "x",
@@ -456,6 +458,37 @@ static void test_source_does_its_steps_in_this_order(void **state)
 			    "log END role=source\n");
 	assert_int_equal(w->dones, 1);
 	assert_int_equal(w->conts, 0);
+}
+
+static void test_the_limit_of_bulk_is_told_at_the_start_and_when_it_changes(void **state)
+{
+	struct world *w = *state;
+
+	migration_parameters_changed(&w->migration);
+	assert_null(next_question(w));		/* it is asked for when it is needed */
+
+	w->limit = 5000000;
+	go_to(w, STEP_MEMORY);
+	assert_false(did(w, "tell"));
+	answer_all(w);
+	assert_did(w, "start source tcp:there:4444 32\ntell {\"cmd\":\"set\",\"max_bulk_bandwidth\":5000000}\n");
+
+	restart(w);
+	complete(w);
+	assert_false(did(w, "max_bulk_bandwidth"));
+	assert_true(w->migration.moved);
+	w->limit = 123;
+	migration_parameters_changed(&w->migration);
+	answer_all(w);
+	assert_did(w, "tell {\"cmd\":\"set\",\"max_bulk_bandwidth\":123}\n");
+	w->limit = 0;
+	migration_parameters_changed(&w->migration);
+	answer(w, "no");
+	assert_false(did(w, "\"max_bulk_bandwidth\":0"));
+	migration_parameters_changed(&w->migration);
+	umemd_state(w, "end");
+	answer_all(w);				/* umemd is gone: nobody to tell */
+	assert_false(did(w, "\"max_bulk_bandwidth\":0"));
 }
 
 static void test_go_needs_both_ready_and_complete_device_state(void **state)
@@ -1359,6 +1392,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		test(test_source_does_its_steps_in_this_order),
+		test(test_the_limit_of_bulk_is_told_at_the_start_and_when_it_changes),
 		test(test_go_needs_both_ready_and_complete_device_state),
 		test(test_paused_guest_is_handed_over_paused),
 		test(test_guest_paused_by_somebody_while_the_stream_flows_is_handed_over_paused),
