@@ -27,6 +27,7 @@ struct options {
 	struct scheduler_policy policy;
 	uint64_t max_bulk_bandwidth;	/* bytes a second; 0: no limit */
 	bool checksum;
+	bool compress;
 	bool preallocate;
 	bool touch;
 	unsigned int connect_timeout;	/* seconds */

@@ -23,6 +23,7 @@
 #include "common/util.h"
 #include "libumem.h"
 #include "umemd/channel.h"
+#include "umemd/compress.h"
 #include "umemd/launcher.h"
 #include "umemd/pacer.h"
 #include "umemd/progress.h"
@@ -45,6 +46,7 @@
 #define REQUESTED_BATCH		4
 #define PREFAULT_BATCH		16
 #define BULK_BATCH		32
+#define COMPRESSED_BATCH	8	/* a request waits while they are compressed */
 
 /**
  * struct extent - what is known of a file around where it was last asked
@@ -87,6 +89,8 @@ struct source {
 	bool connected[3];
 	struct page_frame frames[3];
 	uint64_t features;
+	struct compressor *compressor;	/* --compress */
+	uint8_t *packed;		/* contents of bulk's frame */
 	uint8_t session_id[SESSION_SIZE];
 
 	struct watch state;
@@ -263,23 +267,30 @@ static bool next_pick(struct source *source, enum channel_kind kind, struct pick
 				      scheduler_urgent(&source->scheduler, pick);
 }
 
-static void add_page(struct iovec *iov, unsigned int *count, const uint8_t *page)
+static void add_contents(struct iovec *iov, unsigned int *count, const uint8_t *contents,
+			 size_t size)
 {
 	struct iovec *last = &iov[*count - 1];
 
-	if (*count > 1 && (const uint8_t *)last->iov_base + last->iov_len == page) {
-		last->iov_len += PAGE_BYTES;
+	if (*count > 1 && (const uint8_t *)last->iov_base + last->iov_len == contents) {
+		last->iov_len += size;
 		return;
 	}
-	iov[(*count)++] = (struct iovec){ (void *)(uintptr_t)page, PAGE_BYTES };
+	iov[(*count)++] = (struct iovec){ (void *)(uintptr_t)contents, size };
+}
+
+static bool compresses(const struct source *source, enum channel_kind kind)
+{
+	return kind == CHANNEL_BULK && source->features & FEATURE_ZSTD;
 }
 
 /* Pages with contents in a frame on bulk: fewer, down to one, when the limit is low. */
 static unsigned int bulk_batch(const struct source *source)
 {
 	uint64_t pages = pacer_frame(&source->pacer) / PAGE_BYTES;
+	uint64_t most = compresses(source, CHANNEL_BULK) ? COMPRESSED_BATCH : BULK_BATCH;
 
-	return (unsigned int)min(max(pages, (uint64_t)1), (uint64_t)BULK_BATCH);
+	return (unsigned int)min(max(pages, (uint64_t)1), most);
 }
 
 /* May the next page be in a frame that began with @first and has @full pages with contents? */
@@ -294,6 +305,18 @@ static bool fits(const struct source *source, enum pick_kind first, enum pick_ki
 	default:
 		return full < bulk_batch(source);
 	}
+}
+
+/* Into @room if that makes it smaller. Returns where it is then. */
+static const uint8_t *pack(struct source *source, struct page_entry *entry, const uint8_t *page,
+			   uint8_t *room)
+{
+	entry->compressed = (uint16_t)compress_page(source->compressor, room, page);
+	if (!entry->compressed)
+		return page;
+	source->progress.compressed_pages++;
+	source->progress.saved_bytes += PAGE_BYTES - entry->compressed;
+	return room;
 }
 
 /* Send the next frame of pages if there is one. Returns whether there was. */
@@ -318,12 +341,19 @@ static bool send_pages(struct source *source, enum channel_kind kind)
 			break;
 		}
 		entry.zero = in_hole(region, kind, entry.offset) || is_zero(page);
+		source->progress.zero_pages += entry.zero;
 		if (!entry.zero) {
+			const uint8_t *contents = page;
+
+			if (compresses(source, kind))
+				contents = pack(source, &entry, page,
+						source->packed + full * PAGE_BYTES);
+			add_contents(iov, &iov_count, contents, page_entry_contents(&entry));
 			full++;
-			add_page(iov, &iov_count, page);
-		} else {
-			source->progress.zero_pages++;
 		}
+		frame.length += PAGES_ENTRY + page_entry_contents(&entry);
+		if (entry.compressed)
+			frame.flags = FRAME_PAGES_COMPRESSED;
 		if (source->features & FEATURE_CHECKSUM)
 			entry.checksum = page_checksum(entry.zero ? NULL : page, pick.region,
 						       entry.offset);
@@ -334,7 +364,6 @@ static bool send_pages(struct source *source, enum channel_kind kind)
 	if (!frame.count)
 		return false;
 
-	frame.length = frame.count * PAGES_ENTRY + full * PAGE_BYTES;
 	frame_encode(head, &frame);
 	iov[0] = (struct iovec){ head, FRAME_HEADER + frame.count * PAGES_ENTRY };
 	if (kind == CHANNEL_BULK)
@@ -479,6 +508,9 @@ static void take_hello_ack(struct source *source, struct channel *channel)
 		lost(source, "%s: %s", source->options->uri_text, error);
 		return;
 	}
+	if (source->features & ~ack.features & FEATURE_ZSTD)
+		log_warning("%s takes no compressed pages: sending them as they are",
+			    source->options->uri_text);
 	source->features = ack.features;
 	source->deadline_ns = 0;
 	open_channel(source, CHANNEL_URGENT);
@@ -1015,6 +1047,15 @@ static int prepare(struct source *source, char *error)
 		return err;
 	}
 	source->progress.pages_total = source->scheduler.pages_total;
+	if (options->compress) {
+		source->compressor = compressor_new();
+		source->packed = malloc((size_t)COMPRESSED_BATCH * PAGE_BYTES);
+		if (!source->compressor || !source->packed) {
+			snprintf(error, CODEC_ERROR_MAX, "no memory to compress pages with");
+			return -ENOMEM;
+		}
+		source->features |= FEATURE_ZSTD;
+	}
 
 	flags = fcntl(options->state_fd, F_GETFL);
 	if (flags < 0 || fcntl(options->state_fd, F_SETFL, flags | O_NONBLOCK) < 0) {
@@ -1070,6 +1111,8 @@ int source_run(const struct options *options)
 	close_channels(source);
 	launcher_finish(&source->launcher);
 	scheduler_destroy(&source->scheduler);
+	compressor_free(source->compressor);
+	free(source->packed);
 	loop_destroy(&source->loop);
 	status = source->exit_status;
 	free(source);

@@ -745,6 +745,30 @@ static void test_no_push(struct migration *m)
 	      counter(&m->destination, "fault_p99_us") <= counter(&m->destination, "fault_max_us"));
 }
 
+static void test_zstd(struct migration *m)
+{
+	static const char *const extra[] = { "--compress=zstd", NULL };
+	json_int_t bytes, pages, saved;
+
+	everything_arrives(m, extra, 2, 4);
+	bytes = counter(&m->source, "bulk_bytes");
+	pages = counter(&m->source, "compressed_pages");
+	saved = counter(&m->source, "saved_bytes");
+	/* One page of 16 or more in a row is sparse, and almost all of it goes. */
+	check(pages > counter(&m->source, "pages_total") / 20, "%lld pages", (long long)pages);
+	check(saved > pages * 3900 && saved < pages * 4096, "%lld bytes of %lld pages",
+	      (long long)saved, (long long)pages);
+	check(bytes > 0 && counter(&m->destination, "compressed_pages") > 0 &&
+	      counter(&m->destination, "compressed_pages") <= pages);
+	check(counter(&m->destination, "saved_bytes") <= saved);
+	end(m);
+
+	everything_arrives(m, NULL, 2, 0);
+	check(counter(&m->source, "compressed_pages") == 0);
+	check(counter(&m->source, "bulk_bytes") > bytes + saved / 2, "%lld bytes, %lld with zstd",
+	      (long long)counter(&m->source, "bulk_bytes"), (long long)bytes);
+}
+
 static void test_bulk_bandwidth(struct migration *m)
 {
 	static const char *const extra[] = { "--max-bulk-bandwidth=4000000", NULL };
@@ -1379,6 +1403,7 @@ static const struct {
 	{ "everything arrives without checksums", test_no_checksum },
 	{ "everything arrives with follow and prefault", test_follow },
 	{ "without push only what is asked for is sent, each page once", test_no_push },
+	{ "with zstd pages that shrink travel compressed", test_zstd },
 	{ "a limit of bulk holds", test_bulk_bandwidth },
 	{ "a limit of bulk leaves urgent alone and goes when told", test_bulk_bandwidth_changes },
 	{ "32 pages forward save 95 % of a sequential reader's faults", test_prefault },

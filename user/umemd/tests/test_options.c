@@ -122,6 +122,12 @@ static void test_numbers(void **state)
 	assert_int_equal(options.max_bulk_bandwidth, 123456);
 	assert_int_equal(parse(SOURCE), OPTIONS_RUN);
 	assert_int_equal(options.max_bulk_bandwidth, 0);
+	expect_wrong(SOURCE "--compress=zlib", "--compress is \"zlib\", wanted none or zstd");
+	expect_wrong(SOURCE "--compress", "--compress needs a value");
+	assert_int_equal(parse(SOURCE "--compress=zstd"), OPTIONS_RUN);
+	assert_true(options.compress);
+	assert_int_equal(parse(SOURCE "--compress=zstd --compress=none"), OPTIONS_RUN);
+	assert_false(options.compress);
 	expect_wrong(SOURCE "--connect-timeout=0", "--connect-timeout is \"0\", wanted a number from 1 to 3600");
 	expect_wrong(SOURCE "--control-fd=2147483648", "--control-fd is \"2147483648\"");
 }
