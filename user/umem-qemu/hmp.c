@@ -299,5 +299,7 @@ const char *hmp_help(void)
 "migrate_set_parameter max-postcopy-bandwidth bytes -- for migrate -p: what is sent a second, at\n"
 "\t\t\t most, of the pages nobody asked for, also while it runs (0: no limit);\n"
 "\t\t\t max-bandwidth has no effect on migrate -p\n"
+"migrate_set_parameter multifd-compression none|zstd -- for the next migrate -p: pages nobody\n"
+"\t\t\t asked for are compressed one by one\n"
 "info migrate  -- the state of a migrate -p\n";
 }

@@ -43,6 +43,7 @@ enum hmp_kind {
  * @follow: HMP_MIGRATE: -m
  * @forward: HMP_MIGRATE: pages sent after each requested one
  * @backward: HMP_MIGRATE: pages sent before it
+ * @compress: HMP_MIGRATE: not typed with it, QEMU's multifd-compression is zstd
  * @cpu: HMP_CPU
  * @uri: HMP_MIGRATE, HMP_INCOMING
  * @error: HMP_ERROR: a sentence
@@ -53,6 +54,7 @@ struct hmp_command {
 	bool detach;
 	bool no_push;
 	bool follow;
+	bool compress;
 	uint32_t forward;
 	uint32_t backward;
 	int cpu;

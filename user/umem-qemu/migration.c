@@ -417,6 +417,18 @@ static void take_limit(struct migration *m, json_t *parameters)
 	m->max_bulk_bandwidth = number(parameters, "max-postcopy-bandwidth");
 }
 
+/* umem compresses page by page, without multifd; of QEMU's ways it knows one. */
+static void take_compression(struct migration *m, json_t *parameters)
+{
+	json_t *value = json_object_get(parameters, "multifd-compression");
+	const char *way = json_is_string(value) ? json_string_value(value) : "none";
+
+	m->command.compress = !strcmp(way, "zstd");
+	if (!m->command.compress && strcmp(way, "none"))
+		say(m, "migrate: multifd-compression is %s, wanted none or zstd: pages go as they are",
+		    way);
+}
+
 static void tell_limit(struct migration *m)
 {
 	tell(m, json_pack("{s:s, s:I}", "cmd", "set", "max_bulk_bandwidth",
@@ -697,6 +709,7 @@ static void reply_ok(struct migration *m, enum migration_question question, json
 	case ASK_PARAMETERS:
 		m->parameters = json_incref(result);
 		take_limit(m, result);
+		take_compression(m, result);
 		return ask(m, ASK_MEMORY, "query-memdev", NULL);
 	case ASK_MEMORY:
 		return memory_reply(m, result);
@@ -824,6 +837,8 @@ static void take_progress(struct migration *m, json_t *event)
 		.control_bytes = number(event, "control_bytes"),
 		.requests = number(event, "requests"),
 		.zero_pages = number(event, "zero_pages"),
+		.compressed_pages = number(event, "compressed_pages"),
+		.saved_bytes = number(event, "saved_bytes"),
 		.duplicates = number(event, "duplicates"),
 		.checksum_errors = number(event, "checksum_errors"),
 		.faults = number(event, "faults"),

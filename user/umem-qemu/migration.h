@@ -87,6 +87,7 @@ struct migration_progress {
 	uint64_t bytes_total;
 	uint64_t urgent_bytes, bulk_bytes, control_bytes;
 	uint64_t requests, zero_pages, duplicates, checksum_errors;
+	uint64_t compressed_pages, saved_bytes;
 	uint64_t faults, fault_p50_us, fault_p90_us, fault_p99_us, fault_max_us;
 	uint64_t elapsed_ms, rate_bytes;
 };
