@@ -173,6 +173,48 @@ static void parse_info(struct hmp_command *command, const struct words *words, b
 		command->kind = HMP_INFO_MIGRATE;
 }
 
+/*
+ * QEMU takes sizes up to 2^64 and shows them in its JSON, which few can read: with
+ * one of 2^63 or more nobody could ask for its parameters any more.
+ */
+static bool too_large(const char *text, double unit)
+{
+	static const char suffixes[] = "bkmgtpe";
+	const char *suffix;
+	char *end;
+	double value = strtod(text, &end);
+
+	suffix = *end ? strchr(suffixes, tolower((unsigned char)*end)) : NULL;
+	if (suffix)
+		unit = (double)(1ULL << 10 * (suffix - suffixes));
+	return value * unit >= 0x1p63;
+}
+
+static void parse_parameter(struct hmp_command *command, const struct words *words, bool incoming)
+{
+	static const struct {
+		const char *name;
+		double unit;	/* of a plain number, in bytes; 0: no size */
+		bool ours;
+	} parameters[] = {
+		{ "max-bandwidth", 1 << 20, false },
+		{ "max-postcopy-bandwidth", 1, true },
+	};
+
+	(void)incoming;
+	if (words->nr != 3)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(parameters); i++) {
+		if (strcmp(words->word[1], parameters[i].name))
+			continue;
+		if (parameters[i].unit > 0 && too_large(words->word[2], parameters[i].unit))
+			return fail(command, "migrate_set_parameter: %s is \"%s\", wanted less than 8E bytes a second",
+				    words->word[1], words->word[2]);
+		if (parameters[i].ours)
+			command->kind = HMP_PARAMETER;
+	}
+}
+
 static void parse_cpu(struct hmp_command *command, const struct words *words, bool incoming)
 {
 	unsigned long cpu;
@@ -190,7 +232,8 @@ static void parse_help(struct hmp_command *command, const struct words *words, b
 	if (words->nr == 1)
 		command->kind = HMP_HELP;
 	else if (words->nr == 2 && (!strcmp(words->word[1], "migrate") ||
-				    !strcmp(words->word[1], "migrate_cancel")))
+				    !strcmp(words->word[1], "migrate_cancel") ||
+				    !strcmp(words->word[1], "migrate_set_parameter")))
 		command->kind = HMP_HELP_MIGRATE;
 }
 
@@ -206,6 +249,7 @@ static const struct {
 	{ "help", HMP_PASS, parse_help },
 	{ "?", HMP_PASS, parse_help },
 	{ "cpu", HMP_PASS, parse_cpu },
+	{ "migrate_set_parameter", HMP_PASS, parse_parameter },
 	{ "cont", HMP_CONT, NULL },
 	{ "c", HMP_CONT, NULL },
 	{ "stop", HMP_STOP, NULL },
@@ -252,5 +296,10 @@ const char *hmp_help(void)
 "\t\t\t -m to let the background go on from where the guest last asked\n"
 "\t\t\t forward, backward: pages after and before each requested page sent with it (8 8)\n"
 "migrate_cancel  -- before the hand-over: give up a migrate -p, the guest stays\n"
+"migrate_set_parameter max-postcopy-bandwidth bytes -- for migrate -p: what is sent a second, at\n"
+"\t\t\t most, of the pages nobody asked for, also while it runs (0: no limit);\n"
+"\t\t\t max-bandwidth has no effect on migrate -p\n"
+"migrate_set_parameter multifd-compression none|zstd -- for the next migrate -p: pages nobody\n"
+"\t\t\t asked for are compressed one by one\n"
 "info migrate  -- the state of a migrate -p\n";
 }

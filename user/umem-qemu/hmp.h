@@ -28,6 +28,7 @@ enum hmp_kind {
 	HMP_CONT,
 	HMP_STOP,
 	HMP_GUARDED,		/* for QEMU, unless the guest is on its way elsewhere */
+	HMP_PARAMETER,		/* for QEMU, which keeps it; a migrate -p goes by it, too */
 	HMP_CPU,		/* cpu N: the following commands are about that one */
 	HMP_HELP,		/* help: QEMU's and ours */
 	HMP_HELP_MIGRATE,	/* help about a command of ours */
@@ -42,6 +43,7 @@ enum hmp_kind {
  * @follow: HMP_MIGRATE: -m
  * @forward: HMP_MIGRATE: pages sent after each requested one
  * @backward: HMP_MIGRATE: pages sent before it
+ * @compress: HMP_MIGRATE: not typed with it, QEMU's multifd-compression is zstd
  * @cpu: HMP_CPU
  * @uri: HMP_MIGRATE, HMP_INCOMING
  * @error: HMP_ERROR: a sentence
@@ -52,6 +54,7 @@ struct hmp_command {
 	bool detach;
 	bool no_push;
 	bool follow;
+	bool compress;
 	uint32_t forward;
 	uint32_t backward;
 	int cpu;

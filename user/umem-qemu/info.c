@@ -48,6 +48,9 @@ static void add_progress(struct text *text, const struct migration *migration)
 	text_add(text, "pages %s: %llu\n", source ? "sent" : "present", (ull)progress->pages_done);
 	text_add(text, "pages remaining: %llu\n", (ull)pages_remaining(progress));
 	text_add(text, "zero pages: %llu\n", (ull)progress->zero_pages);
+	if (progress->compressed_pages)
+		text_add(text, "compressed pages: %llu, %llu bytes saved\n",
+			 (ull)progress->compressed_pages, (ull)progress->saved_bytes);
 	text_add(text, "transferred urgent: %llu bytes\n", (ull)progress->urgent_bytes);
 	text_add(text, "transferred bulk: %llu bytes\n", (ull)progress->bulk_bytes);
 	text_add(text, "transferred control: %llu bytes\n", (ull)progress->control_bytes);

@@ -404,6 +404,52 @@ static void status_reply(struct migration *m, json_t *result)
 	ask(m, ASK_CAPABILITIES, "query-migrate-capabilities", NULL);
 }
 
+static uint64_t number(json_t *event, const char *key)
+{
+	json_int_t value = json_integer_value(json_object_get(event, key));
+
+	return value > 0 ? (uint64_t)value : 0;
+}
+
+/* The limit as QEMU keeps it: it knows how sizes are written, and shows it. */
+static void take_limit(struct migration *m, json_t *parameters)
+{
+	m->max_bulk_bandwidth = number(parameters, "max-postcopy-bandwidth");
+}
+
+/* umem compresses page by page, without multifd; of QEMU's ways it knows one. */
+static void take_compression(struct migration *m, json_t *parameters)
+{
+	json_t *value = json_object_get(parameters, "multifd-compression");
+	const char *way = json_is_string(value) ? json_string_value(value) : "none";
+
+	m->command.compress = !strcmp(way, "zstd");
+	if (!m->command.compress && strcmp(way, "none"))
+		say(m, "migrate: multifd-compression is %s, wanted none or zstd: pages go as they are",
+		    way);
+}
+
+static void tell_limit(struct migration *m)
+{
+	tell(m, json_pack("{s:s, s:I}", "cmd", "set", "max_bulk_bandwidth",
+			  (json_int_t)m->max_bulk_bandwidth));
+}
+
+void migration_parameters_changed(struct migration *m)
+{
+	if (m->role == MIGRATION_SOURCE && migration_active(m))
+		ask(m, ASK_PARAMETERS_AGAIN, "query-migrate-parameters", NULL);
+}
+
+static void parameters_again_reply(struct migration *m, json_t *result)
+{
+	if (!result || m->role != MIGRATION_SOURCE || !migration_active(m))
+		return;
+	take_limit(m, result);
+	if (m->umemd_alive)
+		tell_limit(m);
+}
+
 static void spawn(struct migration *m)
 {
 	char *why = m->ops->start_umemd(m->context, m->role, m->command.uri, &m->command);
@@ -414,6 +460,8 @@ static void spawn(struct migration *m)
 		return;
 	}
 	m->umemd_alive = true;
+	if (m->max_bulk_bandwidth)
+		tell_limit(m);
 	m->phase = m->role == MIGRATION_SOURCE ? PHASE_ADVISE : PHASE_WAIT;
 }
 
@@ -660,6 +708,8 @@ static void reply_ok(struct migration *m, enum migration_question question, json
 		return capabilities_reply(m, result);
 	case ASK_PARAMETERS:
 		m->parameters = json_incref(result);
+		take_limit(m, result);
+		take_compression(m, result);
 		return ask(m, ASK_MEMORY, "query-memdev", NULL);
 	case ASK_MEMORY:
 		return memory_reply(m, result);
@@ -702,6 +752,8 @@ void migration_qemu_reply(struct migration *m, enum migration_question question,
 	case ASK_NOTHING:
 	case ASK_UNDO_CANCEL:
 		return;
+	case ASK_PARAMETERS_AGAIN:
+		return parameters_again_reply(m, result);
 	case ASK_WHO_STOPPED:
 		return who_stopped_reply(m, result);
 	case ASK_CONT:
@@ -772,13 +824,6 @@ void migration_qemu_gone(struct migration *m, const char *how)
 	m->ops->done(m->context);
 }
 
-static uint64_t number(json_t *event, const char *key)
-{
-	json_int_t value = json_integer_value(json_object_get(event, key));
-
-	return value > 0 ? (uint64_t)value : 0;
-}
-
 static void take_progress(struct migration *m, json_t *event)
 {
 	m->progress = (struct migration_progress){
@@ -792,6 +837,8 @@ static void take_progress(struct migration *m, json_t *event)
 		.control_bytes = number(event, "control_bytes"),
 		.requests = number(event, "requests"),
 		.zero_pages = number(event, "zero_pages"),
+		.compressed_pages = number(event, "compressed_pages"),
+		.saved_bytes = number(event, "saved_bytes"),
 		.duplicates = number(event, "duplicates"),
 		.checksum_errors = number(event, "checksum_errors"),
 		.faults = number(event, "faults"),

@@ -60,6 +60,7 @@ enum migration_question {
 	ASK_STATUS,		/* query-status before anything is done */
 	ASK_CAPABILITIES,
 	ASK_PARAMETERS,
+	ASK_PARAMETERS_AGAIN,	/* somebody set one */
 	ASK_MEMORY,
 	ASK_SET_CAPABILITIES,
 	ASK_SET_PARAMETERS,
@@ -86,6 +87,7 @@ struct migration_progress {
 	uint64_t bytes_total;
 	uint64_t urgent_bytes, bulk_bytes, control_bytes;
 	uint64_t requests, zero_pages, duplicates, checksum_errors;
+	uint64_t compressed_pages, saved_bytes;
 	uint64_t faults, fault_p50_us, fault_p90_us, fault_p99_us, fault_max_us;
 	uint64_t elapsed_ms, rate_bytes;
 };
@@ -147,6 +149,7 @@ struct migration {
 	bool user_cancelled;
 	unsigned int undo_tries;
 
+	uint64_t max_bulk_bandwidth;	/* source: bytes a second; 0: no limit */
 	json_t *capabilities;	/* as they were, to be set again */
 	json_t *parameters;
 	bool capabilities_changed, parameters_changed;
@@ -222,6 +225,11 @@ bool migration_serving(const struct migration *migration);
  */
 bool migration_guard(struct migration *migration, const struct hmp_command *command,
 		     char **answer);
+
+/**
+ * migration_parameters_changed - a parameter of QEMU's that umem goes by was set
+ */
+void migration_parameters_changed(struct migration *migration);
 
 void migration_qemu_reply(struct migration *migration, enum migration_question question,
 			  json_t *result, const char *error);

@@ -404,6 +404,8 @@ static void line_answered(void *context, json_t *result, const char *error)
 		print_and_free(line->monitor, without_returns(text));
 	if (!error && (line->command.kind == HMP_HELP || line->command.kind == HMP_HELP_MIGRATE))
 		monitor_print(line->monitor, hmp_help());
+	if (line->command.kind == HMP_PARAMETER && text && !*text)
+		migration_parameters_changed(&line->supervisor->migration);
 	if (line->command.kind == HMP_CPU && text && !*text)
 		*monitor_cpu(line->monitor) = line->command.cpu;
 	if (line->command.kind == HMP_GUARDED && !strcmp(line->command.word, "migrate"))

@@ -37,7 +37,7 @@ struct umemd {
 char **umemd_argv(const struct umemd_setup *setup, int control_fd, int state_fd)
 {
 	bool source = setup->role == MIGRATION_SOURCE;
-	char **argv = memory_or_exit(calloc(setup->nr_regions + 10, sizeof(*argv)));
+	char **argv = memory_or_exit(calloc(setup->nr_regions + 11, sizeof(*argv)));
 	size_t nr = 0;
 
 	argv[nr++] = text_copy("umemd");
@@ -56,6 +56,8 @@ char **umemd_argv(const struct umemd_setup *setup, int control_fd, int state_fd)
 			argv[nr++] = text_copy("--no-push");
 		if (setup->command->follow)
 			argv[nr++] = text_copy("--follow");
+		if (setup->command->compress)
+			argv[nr++] = text_copy("--compress=zstd");
 	} else if (setup->touch) {
 		argv[nr++] = text_copy("--touch");
 	}

@@ -18,7 +18,7 @@
  * @path: the program
  * @role: source or destination
  * @uri: where the other side is, or where to listen
- * @command: MIGRATION_SOURCE: prefault and push
+ * @command: MIGRATION_SOURCE: prefault, push and compression
  * @touch: MIGRATION_DESTINATION: touch pages after publishing
  * @regions: guest memory
  * @region_fds: a descriptor of each

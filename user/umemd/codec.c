@@ -36,7 +36,8 @@ static const struct frame_rule {
 	[FRAME_GO] = { "GO", .flags = FRAME_GO_RUN },
 	[FRAME_REQUEST] = { "REQUEST", 8, 8 * REQUEST_MAX, REQUEST_MAX, 0, 8,
 			    FRAME_REQUEST_AGAIN, true },
-	[FRAME_PAGES] = { "PAGES", PAGES_ENTRY, FRAME_PAYLOAD_MAX, PAGES_MAX, .region = true },
+	[FRAME_PAGES] = { "PAGES", PAGES_ENTRY, FRAME_PAYLOAD_MAX, PAGES_MAX,
+			  .flags = FRAME_PAGES_COMPRESSED, .region = true },
 	[FRAME_ALL_SENT] = { "ALL_SENT" },
 	[FRAME_END] = { "END" },
 	[FRAME_ERROR] = { "ERROR", 0, TEXT_MAX },
@@ -146,7 +147,16 @@ void frame_encode(uint8_t bytes[FRAME_HEADER], const struct frame *frame)
 static int check_pages_length(const struct frame *frame, char *error)
 {
 	uint32_t data = frame->length - frame->count * PAGES_ENTRY;
+	bool compressed = frame->flags & FRAME_PAGES_COMPRESSED;
 
+	if (compressed && (frame->length < frame->count * PAGES_ENTRY ||
+			   data > frame->count * PAGE_BYTES))
+		return wrong(error,
+			     "frame PAGES of %u pages, some compressed, has %u bytes, wanted %u to %u",
+			     frame->count, frame->length, frame->count * PAGES_ENTRY,
+			     frame->count * (PAGES_ENTRY + PAGE_BYTES));
+	if (compressed)
+		return 0;
 	if (frame->length < frame->count * PAGES_ENTRY || data % PAGE_BYTES ||
 	    data / PAGE_BYTES > frame->count)
 		return wrong(error,
@@ -458,30 +468,57 @@ int request_decode(uint64_t *pages, const struct frame *frame, const uint8_t *pa
 
 void page_entry_encode(uint8_t bytes[PAGES_ENTRY], const struct page_entry *entry)
 {
-	put64(bytes, entry->offset | entry->zero);
+	put64(bytes, entry->offset | (entry->zero ? 1 : entry->compressed));
 	put64(bytes + 8, entry->checksum);
+}
+
+uint32_t page_entry_contents(const struct page_entry *entry)
+{
+	if (entry->zero)
+		return 0;
+	return entry->compressed ? entry->compressed : PAGE_BYTES;
+}
+
+/* The lowest 12 bits of an entry: what follows of the page. */
+static int decode_contents(struct page_entry *entry, bool compressed, char *error)
+{
+	uint32_t size = entry->offset % PAGE_BYTES;
+
+	entry->zero = size == 1;
+	entry->compressed = 0;
+	if (size <= 1 || !compressed) {
+		entry->offset &= ~1ULL;
+		return 0;
+	}
+	if (size < COMPRESSED_MIN || size > COMPRESSED_MAX)
+		return wrong(error, "frame PAGES has a compressed page of %u bytes, wanted %u to %u",
+			     size, COMPRESSED_MIN, COMPRESSED_MAX);
+	entry->compressed = (uint16_t)size;
+	entry->offset -= size;
+	return 0;
 }
 
 int pages_decode(struct page_entry *entries, const struct frame *frame, const uint8_t *payload,
 		 uint64_t region_pages, char *error)
 {
-	uint32_t data = (frame->length - frame->count * PAGES_ENTRY) / PAGE_BYTES;
-	uint32_t full = 0;
+	uint32_t data = frame->length - frame->count * PAGES_ENTRY, wanted = 0;
 
 	for (uint32_t i = 0; i < frame->count; i++) {
-		uint64_t offset = get64(payload + i * PAGES_ENTRY);
+		struct page_entry *entry = &entries[i];
 		int err;
 
-		entries[i].zero = offset & 1;
-		entries[i].offset = offset & ~1ULL;
-		entries[i].checksum = get64(payload + i * PAGES_ENTRY + 8);
-		err = check_offset("PAGES", entries[i].offset, region_pages, error);
+		entry->offset = get64(payload + i * PAGES_ENTRY);
+		entry->checksum = get64(payload + i * PAGES_ENTRY + 8);
+		err = decode_contents(entry, frame->flags & FRAME_PAGES_COMPRESSED, error);
+		if (!err)
+			err = check_offset("PAGES", entry->offset, region_pages, error);
 		if (err)
 			return err;
-		full += !entries[i].zero;
+		wanted += page_entry_contents(entry);
 	}
-	if (full != data)
-		return wrong(error, "frame PAGES has the data of %u pages, wanted %u", data, full);
+	if (data != wanted)
+		return wrong(error, "frame PAGES has %u bytes of contents, wanted %u", data,
+			     wanted);
 	return 0;
 }
 

@@ -23,6 +23,8 @@
 #define REGION_NAME_MAX		64	/* with the NUL */
 #define PAGES_MAX		64	/* pages of one PAGES */
 #define PAGES_ENTRY		16
+#define COMPRESSED_MIN		9	/* bytes of a compressed page */
+#define COMPRESSED_MAX		4032
 #define REQUEST_MAX		512	/* pages of one REQUEST */
 #define STATE_MAX		65536	/* bytes of one STATE */
 #define BITMAP_WORDS_MAX	4096	/* words of one BITMAP */
@@ -63,6 +65,8 @@ enum frame_type {
 #define FRAME_GO_RUN		(1 << 0)	/* GO, RESUME: the guest is to run */
 #define FRAME_REQUEST_AGAIN	(1 << 0)	/* REQUEST: what came was damaged or lost */
 
+#define FRAME_PAGES_COMPRESSED	(1 << 0)	/* PAGES: some may be compressed */
+
 enum refuse_code {
 	REFUSE_VERSION = 1,
 	REFUSE_PAGE_SIZE = 2,
@@ -80,7 +84,8 @@ enum channel_kind {
 };
 
 #define FEATURE_CHECKSUM	(1ULL << 0)
-#define FEATURES_KNOWN		FEATURE_CHECKSUM
+#define FEATURE_ZSTD		(1ULL << 1)
+#define FEATURES_KNOWN		(FEATURE_CHECKSUM | FEATURE_ZSTD)
 
 struct frame {
 	uint16_t type;
@@ -121,10 +126,17 @@ struct resume {
 	uint32_t version;
 };
 
+/**
+ * struct page_entry - of a page in a PAGES frame
+ * @checksum: of the page, compressed or not
+ * @zero: no contents follow
+ * @compressed: bytes of its contents in the frame; 0: all of the page
+ */
 struct page_entry {
 	uint64_t offset;
 	uint64_t checksum;
 	bool zero;
+	uint16_t compressed;
 };
 
 const char *frame_name(uint16_t type);
@@ -203,11 +215,14 @@ size_t request_encode(uint8_t *payload, const uint64_t *pages, uint32_t count);
 int request_decode(uint64_t *pages, const struct frame *frame, const uint8_t *payload,
 		   uint64_t region_pages, char *error);
 
+/* Return: bytes of its contents in the frame. */
+uint32_t page_entry_contents(const struct page_entry *entry);
+
 void page_entry_encode(uint8_t bytes[PAGES_ENTRY], const struct page_entry *entry);
 
 /**
  * pages_decode - the entries of a PAGES frame
- * @entries: PAGES_MAX of them
+ * @entries: PAGES_MAX of them; what they say to follow is what follows, exactly
  * @region_pages: pages of the region, which must exist
  */
 int pages_decode(struct page_entry *entries, const struct frame *frame, const uint8_t *payload,

@@ -21,6 +21,7 @@
 #include "libumem.h"
 #include "umemd/bitmap.h"
 #include "umemd/channel.h"
+#include "umemd/compress.h"
 #include "umemd/launcher.h"
 #include "umemd/pending.h"
 #include "umemd/progress.h"
@@ -87,6 +88,8 @@ struct destination {
 	struct stranger strangers[STRANGERS_MAX];
 	struct channel *channels[3];
 	uint64_t features;
+	struct decompressor *decompressor;	/* once a source offered zstd */
+	uint8_t *unpacked;		/* pages of one frame */
 	uint8_t session_id[SESSION_SIZE];
 
 	uint32_t prepare_region;	/* what is next to be made ready */
@@ -528,6 +531,36 @@ static int deliver(struct destination_region *region, const struct delivery *del
 	return err;
 }
 
+/* A page of a frame, whose contents are at @data; NULL if it does not decompress. */
+static const uint8_t *contents_of(struct destination *destination, const struct page_entry *entry,
+				  uint32_t index, const uint8_t *data)
+{
+	uint8_t *unpacked = destination->unpacked + index * PAGE_BYTES;
+
+	if (!entry->compressed)
+		return data;
+	return decompress_page(destination->decompressor, unpacked, data, entry->compressed) ?
+	       NULL : unpacked;
+}
+
+static bool is_good(const struct destination *destination, const struct page_entry *entry,
+		    const uint8_t *page, uint32_t region)
+{
+	if (!page && !entry->zero)
+		return false;
+	return !(destination->features & FEATURE_CHECKSUM) ||
+	       page_checksum(page, region, entry->offset) == entry->checksum;
+}
+
+static void count_page(struct progress *progress, const struct page_entry *entry)
+{
+	progress->zero_pages += entry->zero;
+	if (!entry->compressed)
+		return;
+	progress->compressed_pages++;
+	progress->saved_bytes += PAGE_BYTES - entry->compressed;
+}
+
 static void take_pages(struct destination *destination, struct channel *channel)
 {
 	const struct frame *frame = &channel->frame;
@@ -554,12 +587,11 @@ static void take_pages(struct destination *destination, struct channel *channel)
 
 	for (uint32_t i = 0; i < frame->count; i++) {
 		const struct page_entry *entry = &entries[i];
-		const uint8_t *page = entry->zero ? NULL : data;
+		const uint8_t *page = entry->zero ? NULL :
+				      contents_of(destination, entry, i, data);
 
-		if (page)
-			data += PAGE_BYTES;
-		if (destination->features & FEATURE_CHECKSUM &&
-		    page_checksum(page, frame->region, entry->offset) != entry->checksum) {
+		data += page_entry_contents(entry);
+		if (!is_good(destination, entry, page, frame->region)) {
 			delivery.damaged[delivery.nr_damaged++] = entry->offset / PAGE_BYTES;
 			continue;
 		}
@@ -571,7 +603,7 @@ static void take_pages(struct destination *destination, struct channel *channel)
 			add_range(delivery.copies, &delivery.nr_copies, entry->offset, page);
 		else
 			add_range(delivery.zeroes, &delivery.nr_zeroes, entry->offset, NULL);
-		destination->progress.zero_pages += entry->zero;
+		count_page(&destination->progress, entry);
 		delivery.pages[delivery.nr_pages++] = entry->offset / PAGE_BYTES;
 	}
 
@@ -903,11 +935,23 @@ static int control_admit(void *owner, const struct frame *frame, char *error)
 
 static int urgent_admit(void *owner, const struct frame *frame, char *error)
 {
+	if (frame->type == FRAME_PAGES && frame->flags & FRAME_PAGES_COMPRESSED) {
+		snprintf(error, CODEC_ERROR_MAX, "frame PAGES may have compressed pages on urgent, wanted them on bulk only");
+		return -EPROTO;
+	}
 	return admit(owner, CHANNEL_URGENT, frame, error);
 }
 
 static int bulk_admit(void *owner, const struct frame *frame, char *error)
 {
+	const struct destination *destination = owner;
+
+	if (frame->type == FRAME_PAGES && frame->flags & FRAME_PAGES_COMPRESSED &&
+	    !(destination->features & FEATURE_ZSTD)) {
+		snprintf(error, CODEC_ERROR_MAX, "frame PAGES may have compressed pages, wanted none: HELLO_ACK has features 0x%llx",
+			 (unsigned long long)destination->features);
+		return -EPROTO;
+	}
 	return admit(owner, CHANNEL_BULK, frame, error);
 }
 
@@ -980,6 +1024,16 @@ static void adopt(struct stranger *stranger, enum channel_kind kind)
 		fail(destination, "out of memory");
 }
 
+/* Return: whether compressed pages can be taken from now on. */
+static bool prepare_decompression(struct destination *destination)
+{
+	if (!destination->decompressor)
+		destination->decompressor = decompressor_new();
+	if (!destination->unpacked)
+		destination->unpacked = aligned_alloc(PAGE_BYTES, (size_t)PAGES_MAX * PAGE_BYTES);
+	return destination->decompressor && destination->unpacked;
+}
+
 static void take_hello(struct stranger *stranger, struct hello *hello)
 {
 	struct destination *destination = stranger->destination;
@@ -1025,6 +1079,8 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 		destination->regions[index[i]].number = i;
 	}
 	ack.features &= hello->features;
+	if (ack.features & FEATURE_ZSTD && !prepare_decompression(destination))
+		ack.features &= ~FEATURE_ZSTD;
 	destination->features = ack.features;
 	memcpy(destination->session_id, hello->session, SESSION_SIZE);
 	destination->deadline_ns = now_ns() + HANDSHAKE_NS;
@@ -1475,6 +1531,8 @@ static void destroy(struct destination *destination)
 		close(destination->listener.fd);
 	for (uint32_t i = 0; i < REGIONS_MAX; i++)
 		free(destination->regions[i].present);
+	decompressor_free(destination->decompressor);
+	free(destination->unpacked);
 	pending_destroy(&destination->pending);
 	loop_destroy(&destination->loop);
 	free(destination);

@@ -32,6 +32,10 @@ const char options_help[] =
 "  --backward=N            pages sent along before each requested one (0)\n"
 "  --no-push               send only what is asked for\n"
 "  --follow                push on from behind the last requested page\n"
+"  --max-bulk-bandwidth=N  bytes a second to send at most of what nobody asked for;\n"
+"                          0 is no limit (0)\n"
+"  --compress=none|zstd    of pages nobody asked for, send those compressed that get\n"
+"                          smaller (none)\n"
 "  --no-checksum           send pages without checksums\n"
 "  --connect-timeout=N     seconds to wait for the destination (10)\n"
 "\n"
@@ -55,6 +59,8 @@ enum option_key {
 	KEY_BACKWARD,
 	KEY_NO_PUSH,
 	KEY_FOLLOW,
+	KEY_MAX_BULK_BANDWIDTH,
+	KEY_COMPRESS,
 	KEY_NO_CHECKSUM,
 	KEY_CONNECT_TIMEOUT,
 	KEY_NO_PREALLOC,
@@ -73,6 +79,8 @@ static const struct option long_options[] = {
 	{ "backward", required_argument, NULL, KEY_BACKWARD },
 	{ "no-push", no_argument, NULL, KEY_NO_PUSH },
 	{ "follow", no_argument, NULL, KEY_FOLLOW },
+	{ "max-bulk-bandwidth", required_argument, NULL, KEY_MAX_BULK_BANDWIDTH },
+	{ "compress", required_argument, NULL, KEY_COMPRESS },
 	{ "no-checksum", no_argument, NULL, KEY_NO_CHECKSUM },
 	{ "connect-timeout", required_argument, NULL, KEY_CONNECT_TIMEOUT },
 	{ "no-prealloc", no_argument, NULL, KEY_NO_PREALLOC },
@@ -205,6 +213,13 @@ static enum options_result take(struct options *options, enum option_key key, co
 		break;
 	case KEY_FOLLOW:
 		options->policy.follow = true;
+		break;
+	case KEY_MAX_BULK_BANDWIDTH:
+		return take_number(name, text, 0, INT64_MAX, &options->max_bulk_bandwidth, error);
+	case KEY_COMPRESS:
+		options->compress = !strcmp(text, "zstd");
+		if (!options->compress && strcmp(text, "none"))
+			return wrong(error, "--compress is \"%s\", wanted none or zstd", text);
 		break;
 	case KEY_NO_CHECKSUM:
 		options->checksum = false;

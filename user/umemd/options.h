@@ -25,7 +25,9 @@ struct options {
 	uint32_t nr_regions;
 
 	struct scheduler_policy policy;
+	uint64_t max_bulk_bandwidth;	/* bytes a second; 0: no limit */
 	bool checksum;
+	bool compress;
 	bool preallocate;
 	bool touch;
 	unsigned int connect_timeout;	/* seconds */

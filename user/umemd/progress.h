@@ -16,6 +16,8 @@
  * @pages_done: source: pages sent at least once; destination: pages present
  * @requests: pages asked for
  * @zero_pages: pages that went as a bit
+ * @compressed_pages: pages that went smaller than they are
+ * @saved_bytes: by how much
  * @duplicates: source: pages sent again; destination: pages that came for nothing
  */
 struct progress {
@@ -24,6 +26,8 @@ struct progress {
 	uint64_t pages_done;
 	uint64_t requests;
 	uint64_t zero_pages;
+	uint64_t compressed_pages;
+	uint64_t saved_bytes;
 	uint64_t duplicates;
 	uint64_t checksum_errors;
 	uint64_t faults;

@@ -23,7 +23,9 @@
 #include "common/util.h"
 #include "libumem.h"
 #include "umemd/channel.h"
+#include "umemd/compress.h"
 #include "umemd/launcher.h"
+#include "umemd/pacer.h"
 #include "umemd/progress.h"
 #include "umemd/scheduler.h"
 #include "umemd/tcp.h"
@@ -44,6 +46,7 @@
 #define REQUESTED_BATCH		4
 #define PREFAULT_BATCH		16
 #define BULK_BATCH		32
+#define COMPRESSED_BATCH	8	/* a request waits while they are compressed */
 
 /**
  * struct extent - what is known of a file around where it was last asked
@@ -76,6 +79,7 @@ struct source {
 	struct launcher launcher;
 	struct session session;
 	struct scheduler scheduler;
+	struct pacer pacer;	/* of bulk */
 	struct progress progress;
 	struct source_region regions[REGIONS_MAX];
 
@@ -85,6 +89,8 @@ struct source {
 	bool connected[3];
 	struct page_frame frames[3];
 	uint64_t features;
+	struct compressor *compressor;	/* --compress */
+	uint8_t *packed;		/* contents of bulk's frame */
 	uint8_t session_id[SESSION_SIZE];
 
 	struct watch state;
@@ -261,19 +267,35 @@ static bool next_pick(struct source *source, enum channel_kind kind, struct pick
 				      scheduler_urgent(&source->scheduler, pick);
 }
 
-static void add_page(struct iovec *iov, unsigned int *count, const uint8_t *page)
+static void add_contents(struct iovec *iov, unsigned int *count, const uint8_t *contents,
+			 size_t size)
 {
 	struct iovec *last = &iov[*count - 1];
 
-	if (*count > 1 && (const uint8_t *)last->iov_base + last->iov_len == page) {
-		last->iov_len += PAGE_BYTES;
+	if (*count > 1 && (const uint8_t *)last->iov_base + last->iov_len == contents) {
+		last->iov_len += size;
 		return;
 	}
-	iov[(*count)++] = (struct iovec){ (void *)(uintptr_t)page, PAGE_BYTES };
+	iov[(*count)++] = (struct iovec){ (void *)(uintptr_t)contents, size };
+}
+
+static bool compresses(const struct source *source, enum channel_kind kind)
+{
+	return kind == CHANNEL_BULK && source->features & FEATURE_ZSTD;
+}
+
+/* Pages with contents in a frame on bulk: fewer, down to one, when the limit is low. */
+static unsigned int bulk_batch(const struct source *source)
+{
+	uint64_t pages = pacer_frame(&source->pacer) / PAGE_BYTES;
+	uint64_t most = compresses(source, CHANNEL_BULK) ? COMPRESSED_BATCH : BULK_BATCH;
+
+	return (unsigned int)min(max(pages, (uint64_t)1), most);
 }
 
 /* May the next page be in a frame that began with @first and has @full pages with contents? */
-static bool fits(enum pick_kind first, enum pick_kind next, unsigned int full)
+static bool fits(const struct source *source, enum pick_kind first, enum pick_kind next,
+		 unsigned int full)
 {
 	switch (next) {
 	case PICK_REQUESTED:
@@ -281,8 +303,20 @@ static bool fits(enum pick_kind first, enum pick_kind next, unsigned int full)
 	case PICK_PREFAULT:
 		return first == PICK_REQUESTED || full < PREFAULT_BATCH;
 	default:
-		return full < BULK_BATCH;
+		return full < bulk_batch(source);
 	}
+}
+
+/* Into @room if that makes it smaller. Returns where it is then. */
+static const uint8_t *pack(struct source *source, struct page_entry *entry, const uint8_t *page,
+			   uint8_t *room)
+{
+	entry->compressed = (uint16_t)compress_page(source->compressor, room, page);
+	if (!entry->compressed)
+		return page;
+	source->progress.compressed_pages++;
+	source->progress.saved_bytes += PAGE_BYTES - entry->compressed;
+	return room;
 }
 
 /* Send the next frame of pages if there is one. Returns whether there was. */
@@ -303,16 +337,23 @@ static bool send_pages(struct source *source, enum channel_kind kind)
 		if (!frame.count) {
 			frame.region = pick.region;
 			first = pick.kind;
-		} else if (pick.region != frame.region || !fits(first, pick.kind, full)) {
+		} else if (pick.region != frame.region || !fits(source, first, pick.kind, full)) {
 			break;
 		}
 		entry.zero = in_hole(region, kind, entry.offset) || is_zero(page);
+		source->progress.zero_pages += entry.zero;
 		if (!entry.zero) {
+			const uint8_t *contents = page;
+
+			if (compresses(source, kind))
+				contents = pack(source, &entry, page,
+						source->packed + full * PAGE_BYTES);
+			add_contents(iov, &iov_count, contents, page_entry_contents(&entry));
 			full++;
-			add_page(iov, &iov_count, page);
-		} else {
-			source->progress.zero_pages++;
 		}
+		frame.length += PAGES_ENTRY + page_entry_contents(&entry);
+		if (entry.compressed)
+			frame.flags = FRAME_PAGES_COMPRESSED;
 		if (source->features & FEATURE_CHECKSUM)
 			entry.checksum = page_checksum(entry.zero ? NULL : page, pick.region,
 						       entry.offset);
@@ -323,9 +364,10 @@ static bool send_pages(struct source *source, enum channel_kind kind)
 	if (!frame.count)
 		return false;
 
-	frame.length = frame.count * PAGES_ENTRY + full * PAGE_BYTES;
 	frame_encode(head, &frame);
 	iov[0] = (struct iovec){ head, FRAME_HEADER + frame.count * PAGES_ENTRY };
+	if (kind == CHANNEL_BULK)
+		pacer_sent(&source->pacer, FRAME_HEADER + frame.length, now_ns());
 	return sent(source, kind, channel_send_pages(source->channels[kind], iov, iov_count));
 }
 
@@ -346,12 +388,18 @@ static void send_urgent(struct source *source)
 		;
 }
 
+/* Nanoseconds until the limit lets bulk send again. */
+static uint64_t bulk_waits(const struct source *source)
+{
+	return pacer_wait(&source->pacer, now_ns());
+}
+
 static bool may_send_bulk(const struct source *source)
 {
 	/* Before GO the hosts are busy with the state of the devices. */
 	return may_send_pages(source) && source->session.state == SESSION_RUNNING &&
 	       !channel_busy(source->channels[CHANNEL_URGENT]) &&
-	       !channel_busy(source->channels[CHANNEL_BULK]);
+	       !channel_busy(source->channels[CHANNEL_BULK]) && !bulk_waits(source);
 }
 
 /* One frame, if urgent is idle. */
@@ -460,6 +508,9 @@ static void take_hello_ack(struct source *source, struct channel *channel)
 		lost(source, "%s: %s", source->options->uri_text, error);
 		return;
 	}
+	if (source->features & ~ack.features & FEATURE_ZSTD)
+		log_warning("%s takes no compressed pages: sending them as they are",
+			    source->options->uri_text);
 	source->features = ack.features;
 	source->deadline_ns = 0;
 	open_channel(source, CHANNEL_URGENT);
@@ -805,6 +856,17 @@ static void connect_control(struct source *source)
 
 /* What the launcher says. */
 
+static void set(struct source *source, json_t *object)
+{
+	json_t *limit = json_object_get(object, "max_bulk_bandwidth");
+
+	if (!json_is_integer(limit) || json_integer_value(limit) < 0) {
+		log_warning("command set: wanted \"max_bulk_bandwidth\", bytes a second from 0 on");
+		return;
+	}
+	pacer_set(&source->pacer, (uint64_t)json_integer_value(limit), now_ns());
+}
+
 static void command(void *owner, const char *name, json_t *object)
 {
 	struct source *source = owner;
@@ -832,6 +894,8 @@ static void command(void *owner, const char *name, json_t *object)
 		source->run = json_is_true(run);
 		launcher_state(&source->launcher, "running");
 		say(source, FRAME_GO, source->run ? FRAME_GO_RUN : 0);
+	} else if (!strcmp(name, "set")) {
+		set(source, object);
 	} else if (!strcmp(name, "cancel")) {
 		if (session_event(&source->session, EVENT_CANCEL, error)) {
 			log_warning("%s", error);
@@ -899,6 +963,14 @@ static void check_deadlines(struct source *source, uint64_t now)
 	}
 }
 
+/* How long the loop may sleep: to the next tick, or until the limit lets bulk send. */
+static int sleep_ms(const struct source *source, uint64_t until_tick)
+{
+	uint64_t waits = source->all_sent ? 0 : bulk_waits(source);
+
+	return (int)((waits ? min(waits, until_tick) : until_tick) / NSEC_PER_MSEC) + 1;
+}
+
 static void run_loop(struct source *source)
 {
 	uint64_t next_tick = 0;
@@ -919,7 +991,7 @@ static void run_loop(struct source *source)
 		if (source->done)
 			break;
 		set_wants(source);
-		err = loop_turn(&source->loop, (int)((next_tick - now) / NSEC_PER_MSEC) + 1);
+		err = loop_turn(&source->loop, sleep_ms(source, next_tick - now));
 		if (err)
 			fail(source, "epoll: %s", strerror(-err));
 	}
@@ -975,6 +1047,15 @@ static int prepare(struct source *source, char *error)
 		return err;
 	}
 	source->progress.pages_total = source->scheduler.pages_total;
+	if (options->compress) {
+		source->compressor = compressor_new();
+		source->packed = malloc((size_t)COMPRESSED_BATCH * PAGE_BYTES);
+		if (!source->compressor || !source->packed) {
+			snprintf(error, CODEC_ERROR_MAX, "no memory to compress pages with");
+			return -ENOMEM;
+		}
+		source->features |= FEATURE_ZSTD;
+	}
 
 	flags = fcntl(options->state_fd, F_GETFL);
 	if (flags < 0 || fcntl(options->state_fd, F_SETFL, flags | O_NONBLOCK) < 0) {
@@ -1008,6 +1089,7 @@ int source_run(const struct options *options)
 	source->options = options;
 	source->retry_delay_ns = RETRY_FIRST_NS;
 	source->features = options->checksum ? FEATURE_CHECKSUM : 0;
+	pacer_set(&source->pacer, options->max_bulk_bandwidth, now_ns());
 	source->state.fd = -1;
 	source->launcher.command = command;
 	source->launcher.lost = launcher_lost;
@@ -1029,6 +1111,8 @@ int source_run(const struct options *options)
 	close_channels(source);
 	launcher_finish(&source->launcher);
 	scheduler_destroy(&source->scheduler);
+	compressor_free(source->compressor);
+	free(source->packed);
 	loop_destroy(&source->loop);
 	status = source->exit_status;
 	free(source);

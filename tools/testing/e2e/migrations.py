@@ -2,6 +2,7 @@
 """Migrations of real guests between two hosts."""
 
 import re
+import time
 
 import vm
 from vm import expect, lab
@@ -75,6 +76,29 @@ def sixty_four_threads_touch_missing_pages_at_once(pair):
     expect(done[1] == "64" and done[2] == "0", f"the guest says {done[0]}")
     faults = destination.count("faults") - before
     expect(faults >= 64, f"only {faults} pages were waited for")
+
+
+def background_is_limited_while_it_runs_and_compressed(pair):
+    a, b = pair
+    destination = vm.Guest(b, "destination", incoming=INCOMING).start()
+    source = vm.Guest(a, "source").boot()
+    source.type("migrate_set_parameter max-postcopy-bandwidth 10k")
+    source.type("migrate_set_parameter multifd-compression zstd")
+    vm.migrate(source, destination)
+    time.sleep(3)
+    info = source.info()
+    expect(int(info["transferred bulk"].split()[0]) < 200_000, f"info migrate says {info}")
+    expect(int(info["requests"]) > 100, f"info migrate says {info}")
+    source.ask("info migrate_parameters", r"max-postcopy-bandwidth: 10240\b")
+    # as QEMU says it, and then as before
+    source.ask("migrate_set_parameter max-postcopy-bandwidth x", r"non-negative number below 2\^64")
+    source.ask("migrate_set_parameter max-postcopy-bandwidth 8E", r"wanted less than 8E")
+    source.type("migrate_set_parameter max-postcopy-bandwidth 0")
+    vm.wait_end(source, destination)
+    info = source.info()
+    expect("compressed pages" in info, f"info migrate says {info}")
+    expect(destination.info()["checksum errors"] == "0", f"the destination says {info}")
+    check_guest(destination)
 
 
 def paused_guest_moves_and_another_process_sees_it(pair):
@@ -205,6 +229,7 @@ def guest_survives_a_helper_that_is_stopped(pair):
 TESTS = [
     guest_moves_and_every_page_is_right,
     sixty_four_threads_touch_missing_pages_at_once,
+    background_is_limited_while_it_runs_and_compressed,
     paused_guest_moves_and_another_process_sees_it,
     never_started_guest_moves,
     destination_killed_before_go_leaves_the_guest_running,

@@ -86,6 +86,35 @@ static void test_bad_migrate_is_refused_with_what_is_wanted(void **state)
 	assert_error("migrate -p tcp:h:1 1 2 3", "\"3\"", "[forward [backward]]");
 }
 
+static void test_parameters_go_to_qemu_and_ours_are_looked_at(void **state)
+{
+	static const char *const ours[] = {
+		"migrate_set_parameter max-postcopy-bandwidth 0",
+		"migrate_set_parameter max-postcopy-bandwidth 1.5G",
+		"migrate_set_parameter max-postcopy-bandwidth \"7e\"",
+		"migrate_set_parameter max-postcopy-bandwidth 0x10k",
+		"migrate_set_parameter max-postcopy-bandwidth what",
+	};
+	static const char *const others[] = {
+		"migrate_set_parameter", "migrate_set_parameter max-postcopy-bandwidth",
+		"migrate_set_parameter max-postcopy-bandwidth 1 2",
+		"migrate_set_parameter max-bandwidth 32", "migrate_set_parameter downtime-limit 9e",
+		"migrate_set_parameter max-post 1",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
+		assert_int_equal(parse(ours[i]).kind, HMP_PARAMETER);
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		assert_int_equal(parse(others[i]).kind, HMP_PASS);
+	assert_error("migrate_set_parameter max-postcopy-bandwidth 8E",
+		     "max-postcopy-bandwidth is \"8E\"", "wanted less than 8E");
+	assert_error("migrate_set_parameter max-postcopy-bandwidth 9223372036854775808",
+		     "9223372036854775808", "wanted less than 8E");
+	assert_error("migrate_set_parameter max-bandwidth 8796093022208", "max-bandwidth is",
+		     "wanted less than 8E");
+}
+
 static void test_every_other_line_passes(void **state)
 {
 	static const char *const lines[] = {
@@ -168,6 +197,7 @@ int main(void)
 		cmocka_unit_test(test_migrate_p_defaults_are_push_and_some_prefault),
 		cmocka_unit_test(test_migrate_without_p_is_qemus),
 		cmocka_unit_test(test_bad_migrate_is_refused_with_what_is_wanted),
+		cmocka_unit_test(test_parameters_go_to_qemu_and_ours_are_looked_at),
 		cmocka_unit_test(test_every_other_line_passes),
 		cmocka_unit_test(test_commands_of_interest_are_known_by_each_name),
 		cmocka_unit_test(test_cpu_is_noted),

@@ -31,6 +31,8 @@ struct world {
 	bool umemd_will_not_start;
 	bool other_shared_memory;
 	bool lacks_capability;
+	json_int_t limit;	/* max-postcopy-bandwidth */
+	const char *compression;	/* multifd-compression */
 	const char *status;	/* QEMU's run state */
 	uint64_t now;
 };
@@ -46,8 +48,8 @@ static char *start_umemd(void *context, enum migration_role role, const char *ur
 
 	if (w->umemd_will_not_start)
 		return text_copy("umemd cannot be started");
-	text_add(&w->did, "start %s %s %u\n", role == MIGRATION_SOURCE ? "source" : "destination",
-		 uri, command->forward);
+	text_add(&w->did, "start %s %s %u%s\n", role == MIGRATION_SOURCE ? "source" : "destination",
+		 uri, command->forward, command->compress ? " zstd" : "");
 	return NULL;
 }
 
@@ -211,7 +213,9 @@ static json_t *canned_answer(const struct world *w, const char *command)
 	if (!strcmp(command, "query-migrate-capabilities"))
 		return capabilities(w);
 	if (!strcmp(command, "query-migrate-parameters"))
-		return json_pack("{s:i, s:i}", "max-bandwidth", 134217728, "downtime-limit", 300);
+		return json_pack("{s:i, s:i, s:I, s:s}", "max-bandwidth", 134217728,
+				 "downtime-limit", 300, "max-postcopy-bandwidth", w->limit,
+				 "multifd-compression", w->compression ? w->compression : "none");
 	if (!strcmp(command, "query-memdev"))
 		return json_pack("[{s:s,s:b},{s:s,s:b},{s:s,s:b}]", "id", "pc.ram", "share", 1,
 				 "id", "vga", "share", 0, "id", "x",
@@ -456,6 +460,57 @@ static void test_source_does_its_steps_in_this_order(void **state)
 			    "log END role=source\n");
 	assert_int_equal(w->dones, 1);
 	assert_int_equal(w->conts, 0);
+}
+
+static void test_the_limit_of_bulk_is_told_at_the_start_and_when_it_changes(void **state)
+{
+	struct world *w = *state;
+
+	migration_parameters_changed(&w->migration);
+	assert_null(next_question(w));		/* it is asked for when it is needed */
+
+	w->limit = 5000000;
+	go_to(w, STEP_MEMORY);
+	assert_false(did(w, "tell"));
+	answer_all(w);
+	assert_did(w, "start source tcp:there:4444 32\ntell {\"cmd\":\"set\",\"max_bulk_bandwidth\":5000000}\n");
+
+	restart(w);
+	complete(w);
+	assert_false(did(w, "max_bulk_bandwidth"));
+	assert_true(w->migration.moved);
+	w->limit = 123;
+	migration_parameters_changed(&w->migration);
+	answer_all(w);
+	assert_did(w, "tell {\"cmd\":\"set\",\"max_bulk_bandwidth\":123}\n");
+	w->limit = 0;
+	migration_parameters_changed(&w->migration);
+	answer(w, "no");
+	assert_false(did(w, "\"max_bulk_bandwidth\":0"));
+	migration_parameters_changed(&w->migration);
+	umemd_state(w, "end");
+	answer_all(w);				/* umemd is gone: nobody to tell */
+	assert_false(did(w, "\"max_bulk_bandwidth\":0"));
+}
+
+static void test_compression_is_as_qemus_parameter_says(void **state)
+{
+	struct world *w = *state;
+
+	w->compression = "zstd";
+	go_to(w, STEP_ADVISE);
+	assert_did(w, "start source tcp:there:4444 32 zstd\n");
+	assert_false(did(w, "say"));
+
+	restart(w);
+	go_to(w, STEP_ADVISE);
+	assert_did(w, "start source tcp:there:4444 32\n");
+
+	restart(w);
+	w->compression = "zlib";
+	go_to(w, STEP_ADVISE);
+	assert_did(w, "say migrate: multifd-compression is zlib, wanted none or zstd");
+	assert_did(w, "start source tcp:there:4444 32\n");
 }
 
 static void test_go_needs_both_ready_and_complete_device_state(void **state)
@@ -1291,7 +1346,7 @@ static void test_info_migrate_of_a_source(void **state)
 	status(w, "completed");
 	umemd(w, "{\"event\":\"ready\"}");
 	umemd(w, "{\"event\":\"progress\",\"pages_total\":100,\"pages_sent\":40,\"urgent_bytes\":1,"
-	      "\"bulk_bytes\":2,\"control_bytes\":3,\"requests\":4,\"zero_pages\":5,"
+	      "\"bulk_bytes\":2,\"control_bytes\":3,\"requests\":4,\"zero_pages\":5,\"compressed_pages\":8,\"saved_bytes\":9,"
 	      "\"rate_bytes\":125000}");
 	text = info_migrate(&w->migration, 3500000);
 	assert_line(text, "Migration status: running");
@@ -1308,6 +1363,7 @@ static void test_info_migrate_of_a_source(void **state)
 	assert_line(text, "throughput: 1.00 mbps");
 	assert_line(text, "requests: 4");
 	assert_line(text, "zero pages: 5");
+	assert_line(text, "compressed pages: 8, 9 bytes saved");
 	free(text);
 
 	text = info_progress(&w->migration);
@@ -1359,6 +1415,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		test(test_source_does_its_steps_in_this_order),
+		test(test_the_limit_of_bulk_is_told_at_the_start_and_when_it_changes),
+		test(test_compression_is_as_qemus_parameter_says),
 		test(test_go_needs_both_ready_and_complete_device_state),
 		test(test_paused_guest_is_handed_over_paused),
 		test(test_guest_paused_by_somebody_while_the_stream_flows_is_handed_over_paused),

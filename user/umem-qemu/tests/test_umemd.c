@@ -31,7 +31,8 @@ static char *joined(char **argv)
 
 static void test_source_gets_regions_prefault_and_push(void **state)
 {
-	struct hmp_command command = { .forward = 32, .backward = 5, .no_push = true, .follow = true };
+	struct hmp_command command = { .forward = 32, .backward = 5, .no_push = true, .follow = true,
+					.compress = true };
 	struct umemd_setup setup = {
 		.role = MIGRATION_SOURCE, .uri = "tcp:h:1", .command = &command,
 		.regions = regions, .region_fds = region_fds, .nr_regions = 2,
@@ -42,12 +43,13 @@ static void test_source_gets_regions_prefault_and_push(void **state)
 	text = joined(umemd_argv(&setup, 7, 8));
 	assert_string_equal(text, "umemd source --control-fd=7 --state-fd=8 --uri=tcp:h:1 "
 			    "--region=pc.ram:20:1048576 --region=dimm0:21:4096 "
-			    "--forward=32 --backward=5 --no-push --follow");
+			    "--forward=32 --backward=5 --no-push --follow --compress=zstd");
 	free(text);
 	command = (struct hmp_command){ 0 };
 	text = joined(umemd_argv(&setup, 7, 8));
 	assert_null(strstr(text, "--no-push"));
 	assert_null(strstr(text, "--follow"));
+	assert_null(strstr(text, "--compress"));
 	free(text);
 }
 

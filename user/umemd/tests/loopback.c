@@ -745,6 +745,64 @@ static void test_no_push(struct migration *m)
 	      counter(&m->destination, "fault_p99_us") <= counter(&m->destination, "fault_max_us"));
 }
 
+static void test_zstd(struct migration *m)
+{
+	static const char *const extra[] = { "--compress=zstd", NULL };
+	json_int_t bytes, pages, saved;
+
+	everything_arrives(m, extra, 2, 4);
+	bytes = counter(&m->source, "bulk_bytes");
+	pages = counter(&m->source, "compressed_pages");
+	saved = counter(&m->source, "saved_bytes");
+	/* One page of 16 or more in a row is sparse, and almost all of it goes. */
+	check(pages > counter(&m->source, "pages_total") / 20, "%lld pages", (long long)pages);
+	check(saved > pages * 3900 && saved < pages * 4096, "%lld bytes of %lld pages",
+	      (long long)saved, (long long)pages);
+	check(bytes > 0 && counter(&m->destination, "compressed_pages") > 0 &&
+	      counter(&m->destination, "compressed_pages") <= pages);
+	check(counter(&m->destination, "saved_bytes") <= saved);
+	end(m);
+
+	everything_arrives(m, NULL, 2, 0);
+	check(counter(&m->source, "compressed_pages") == 0);
+	check(counter(&m->source, "bulk_bytes") > bytes + saved / 2, "%lld bytes, %lld with zstd",
+	      (long long)counter(&m->source, "bulk_bytes"), (long long)bytes);
+}
+
+static void test_bulk_bandwidth(struct migration *m)
+{
+	static const char *const extra[] = { "--max-bulk-bandwidth=4000000", NULL };
+	const uint64_t limit = 4000000;
+	uint64_t started = now_ns(), ns, bytes;
+
+	everything_arrives(m, extra, 1, 0);
+	ns = now_ns() - started;
+	bytes = (uint64_t)counter(&m->source, "bulk_bytes");
+	check(bytes > limit && bytes < ns / NSEC_PER_MSEC * (limit / 1000) / 10 * 11,
+	      "%llu bytes on bulk in %llu ms", (unsigned long long)bytes,
+	      (unsigned long long)(ns / NSEC_PER_MSEC));
+}
+
+static void test_bulk_bandwidth_changes(struct migration *m)
+{
+	static const char *const extra[] = { "--max-bulk-bandwidth=1", NULL };
+	struct toucher touchers[4];
+
+	begin(m, 1, 8 * MIB, extra, false);
+	if (!switch_over(m))
+		return;
+	start_touching(touchers, 4, m, 100, false);
+	stop_touching(touchers, 4);
+	next_event(&m->source, 600);
+	check(counter(&m->source, "bulk_bytes") < (json_int_t)(4 * PAGE), "%lld bytes on bulk",
+	      (long long)counter(&m->source, "bulk_bytes"));
+	check(counter(&m->source, "requests") > 200, "%lld requests",
+	      (long long)counter(&m->source, "requests"));
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_bulk_bandwidth", 0));
+	expect_end(m);
+	check_memory(m);
+}
+
 static void test_prefault(struct migration *m)
 {
 	static const char *const extra[] = { "--no-push", "--forward=32", NULL };
@@ -1345,6 +1403,9 @@ static const struct {
 	{ "everything arrives without checksums", test_no_checksum },
 	{ "everything arrives with follow and prefault", test_follow },
 	{ "without push only what is asked for is sent, each page once", test_no_push },
+	{ "with zstd pages that shrink travel compressed", test_zstd },
+	{ "a limit of bulk holds", test_bulk_bandwidth },
+	{ "a limit of bulk leaves urgent alone and goes when told", test_bulk_bandwidth_changes },
 	{ "32 pages forward save 95 % of a sequential reader's faults", test_prefault },
 	{ "memory of umemd stays below 32 MiB", test_memory_is_bounded },
 	{ "no page leaves before the guest is stopped", test_pages_wait_for_stopped },

@@ -109,7 +109,7 @@ static void test_pages_cut_at_every_byte(void **state)
 {
 	static uint8_t page[PAGE_BYTES], out[3 * (PAGE_BYTES + 64)];
 	uint8_t payload[2 * PAGES_ENTRY + PAGE_BYTES];
-	const struct page_entry full = { 4096, 1, false }, zero = { 8192, 2, true };
+	const struct page_entry full = { 4096, 1, false, 0 }, zero = { 8192, 2, true, 0 };
 	size_t size, frames = 0;
 	int err;
 

@@ -105,6 +105,9 @@ static void test_good_headers(void **state)
 	good(FRAME_REQUEST, 0, 8 * REQUEST_MAX, 255, REQUEST_MAX);
 	good(FRAME_PAGES, 0, 16, 0, 1);
 	good(FRAME_PAGES, 0, PAGES_MAX * (16 + 4096), 0, PAGES_MAX);
+	good(FRAME_PAGES, FRAME_PAGES_COMPRESSED, 16, 0, 1);
+	good(FRAME_PAGES, FRAME_PAGES_COMPRESSED, 2 * 16 + 5000, 0, 2);
+	good(FRAME_PAGES, FRAME_PAGES_COMPRESSED, PAGES_MAX * (16 + 4096), 0, PAGES_MAX);
 	good(FRAME_ALL_SENT, 0, 0, 0, 0);
 	good(FRAME_END, 0, 0, 0, 0);
 	good(FRAME_ERROR, 0, 5, 0, 0);
@@ -143,6 +146,11 @@ static void test_hostile_headers(void **state)
 	bad("frame PAGES of 2 pages has 16 bytes", FRAME_PAGES, 0, 16, 0, 2);
 	bad("frame PAGES of 1 pages has 17 bytes", FRAME_PAGES, 0, 17, 0, 1);
 	bad("frame PAGES of 1 pages has 8208 bytes", FRAME_PAGES, 0, 16 + 8192, 0, 1);
+	bad("frame PAGES has flags 0x3, wanted only those of 0x1", FRAME_PAGES, 3, 16, 0, 1);
+	bad("frame PAGES of 2 pages, some compressed, has 31 bytes, wanted 32 to 8224", FRAME_PAGES,
+	    FRAME_PAGES_COMPRESSED, 31, 0, 2);
+	bad("frame PAGES of 2 pages, some compressed, has 8225 bytes", FRAME_PAGES,
+	    FRAME_PAGES_COMPRESSED, 8225, 0, 2);
 	bad("frame PAGES has 4294967295 bytes", FRAME_PAGES, 0, UINT32_MAX, 0, 1);
 }
 
@@ -471,7 +479,7 @@ static void test_request(void **state)
 static void test_pages(void **state)
 {
 	const struct page_entry sent[3] = {
-		{ 4096, 0x1122334455667788, false }, { 8192, 2, true }, { 0, 3, false },
+		{ 4096, 0x1122334455667788, false, 0 }, { 8192, 2, true, 0 }, { 0, 3, false, 0 },
 	};
 	struct page_entry got[PAGES_MAX];
 	uint8_t payload[3 * PAGES_ENTRY];
@@ -491,13 +499,63 @@ static void test_pages(void **state)
 		     "frame PAGES has offset 8192, wanted a multiple of 4096 below 8192");
 	frame.length = 3 * 16 + 3 * 4096;
 	expect_error(pages_decode(got, &frame, payload, 3, error),
-		     "frame PAGES has the data of 3 pages, wanted 2");
+		     "frame PAGES has 12288 bytes of contents, wanted 8192");
 	frame.length = 3 * 16 + 1 * 4096;
 	expect_error(pages_decode(got, &frame, payload, 3, error),
-		     "frame PAGES has the data of 1 pages, wanted 2");
+		     "frame PAGES has 4096 bytes of contents, wanted 8192");
 	frame.length = 3 * 16 + 2 * 4096;
 	payload[0] |= 2;
 	expect_error(pages_decode(got, &frame, payload, 3, error), "offset 4098");
+}
+
+static void test_compressed_pages(void **state)
+{
+	const struct page_entry sent[4] = {
+		{ 4096, 1, false, COMPRESSED_MIN }, { 8192, 2, true, 0 }, { 0, 3, false, 0 },
+		{ 12288, 4, false, COMPRESSED_MAX },
+	};
+	const uint32_t contents = COMPRESSED_MIN + 4096 + COMPRESSED_MAX;
+	struct page_entry got[PAGES_MAX];
+	uint8_t payload[4 * PAGES_ENTRY];
+	struct frame frame = { FRAME_PAGES, FRAME_PAGES_COMPRESSED, 4 * 16 + contents, 0, 4 };
+
+	(void)state;
+	for (int i = 0; i < 4; i++)
+		page_entry_encode(payload + i * PAGES_ENTRY, &sent[i]);
+	assert_int_equal(pages_decode(got, &frame, payload, 4, error), 0);
+	for (int i = 0; i < 4; i++) {
+		assert_int_equal(got[i].offset, sent[i].offset);
+		assert_int_equal(got[i].checksum, sent[i].checksum);
+		assert_int_equal(got[i].zero, sent[i].zero);
+		assert_int_equal(got[i].compressed, sent[i].compressed);
+	}
+	expect_error(pages_decode(got, &frame, payload, 3, error), "offset 12288");
+	for (uint32_t length = 4 * 16; length <= 4 * (16 + 4096); length++) {
+		frame.length = length;
+		assert_int_equal(pages_decode(got, &frame, payload, 4, error),
+				 length == 4 * 16 + contents ? 0 : -EPROTO);
+	}
+	/* Every length a page can claim, with contents that fit it. */
+	frame.count = 1;
+	for (uint32_t size = 0; size < PAGE_BYTES; size++) {
+		bool good = size <= 1 || (size >= COMPRESSED_MIN && size <= COMPRESSED_MAX);
+
+		payload[0] = (uint8_t)size;
+		payload[1] = (uint8_t)(size >> 8);
+		frame.length = 16 + (size > 1 ? size : size ? 0 : PAGE_BYTES);
+		assert_int_equal(pages_decode(got, &frame, payload, 4, error), good ? 0 : -EPROTO);
+		if (good)
+			assert_int_equal(16 + page_entry_contents(got), frame.length);
+	}
+	payload[0] = COMPRESSED_MIN - 1;
+	payload[1] = 0;
+	expect_error(pages_decode(got, &frame, payload, 4, error),
+		     "a compressed page of 8 bytes, wanted 9 to 4032");
+	/* Without the flag these bits are nothing. */
+	payload[0] = 100;
+	frame.flags = 0;
+	frame.length = 16 + PAGE_BYTES;
+	expect_error(pages_decode(got, &frame, payload, 4, error), "offset 100, wanted a multiple");
 }
 
 static void test_checksums_cover_contents_and_place(void **state)
@@ -581,6 +639,7 @@ int main(void)
 		cmocka_unit_test(test_text_cannot_harm_a_terminal),
 		cmocka_unit_test(test_request),
 		cmocka_unit_test(test_pages),
+		cmocka_unit_test(test_compressed_pages),
 		cmocka_unit_test(test_checksums_cover_contents_and_place),
 		cmocka_unit_test(test_checksums_are_those_of_the_specification),
 		cmocka_unit_test(test_bitmap),

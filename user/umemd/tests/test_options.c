@@ -116,6 +116,18 @@ static void test_numbers(void **state)
 	expect_wrong(SOURCE "--backward=x", "--backward is \"x\"");
 	expect_wrong(SOURCE "--backward=1x", "--backward is \"1x\"");
 	expect_wrong(SOURCE "--backward=", "--backward is \"\"");
+	expect_wrong(SOURCE "--max-bulk-bandwidth=9223372036854775808",
+		     "--max-bulk-bandwidth is \"9223372036854775808\", wanted a number from 0 to 9223372036854775807");
+	assert_int_equal(parse(SOURCE "--max-bulk-bandwidth=123456"), OPTIONS_RUN);
+	assert_int_equal(options.max_bulk_bandwidth, 123456);
+	assert_int_equal(parse(SOURCE), OPTIONS_RUN);
+	assert_int_equal(options.max_bulk_bandwidth, 0);
+	expect_wrong(SOURCE "--compress=zlib", "--compress is \"zlib\", wanted none or zstd");
+	expect_wrong(SOURCE "--compress", "--compress needs a value");
+	assert_int_equal(parse(SOURCE "--compress=zstd"), OPTIONS_RUN);
+	assert_true(options.compress);
+	assert_int_equal(parse(SOURCE "--compress=zstd --compress=none"), OPTIONS_RUN);
+	assert_false(options.compress);
 	expect_wrong(SOURCE "--connect-timeout=0", "--connect-timeout is \"0\", wanted a number from 1 to 3600");
 	expect_wrong(SOURCE "--control-fd=2147483648", "--control-fd is \"2147483648\"");
 }
