@@ -24,7 +24,7 @@
 #include "umemd/launcher.h"
 #include "umemd/pending.h"
 #include "umemd/progress.h"
-#include "umemd/tcp.h"
+#include "umemd/socket.h"
 #include "umemd/touch.h"
 
 #define TICK_MS			100
@@ -83,6 +83,7 @@ struct destination {
 	uint32_t by_number[REGIONS_MAX];	/* the source's number to ours */
 	uint32_t nr_regions;
 
+	struct socket_listener listening;
 	struct watch listener;
 	struct stranger strangers[STRANGERS_MAX];
 	struct channel *channels[3];
@@ -1191,11 +1192,11 @@ static void listener_ready(void *owner, uint32_t events)
 	struct destination *destination = owner;
 	struct watch watch = { .priority = PRIORITY_STRANGERS, .ready = stranger_ready };
 	struct stranger *stranger;
-	char peer[TCP_TEXT_MAX];
+	char peer[SOCKET_TEXT_MAX];
 	int fd, err;
 
 	(void)events;
-	err = tcp_accept(destination->listener.fd, &fd, peer);
+	err = socket_accept(destination->listener.fd, &fd, peer);
 	if (err) {
 		if (err != -EAGAIN && err != -ECONNABORTED && err != -EINTR)
 			log_warning("accept: %s", strerror(-err));
@@ -1421,7 +1422,7 @@ static int prepare(struct destination *destination, char *error)
 {
 	const struct options *options = destination->options;
 	char actual[URI_TEXT_MAX];
-	int flags, fd, err;
+	int flags, err;
 
 	for (uint32_t i = 0; i < options->nr_regions; i++) {
 		err = open_region(destination, i, error);
@@ -1444,11 +1445,11 @@ static int prepare(struct destination *destination, char *error)
 		.ready = state_ready,
 		.owner = destination,
 	};
-	err = tcp_listen(&options->uri, &fd, actual, error);
+	err = socket_listen(&options->uri, &destination->listening, actual, error);
 	if (err)
 		return err;
 	destination->listener = (struct watch){
-		.fd = fd,
+		.fd = destination->listening.fd,
 		.events = EPOLLIN,
 		.priority = PRIORITY_STRANGERS,
 		.ready = listener_ready,
@@ -1471,8 +1472,7 @@ static void destroy(struct destination *destination)
 			dismiss(&destination->strangers[i]);
 	}
 	close_channels(destination);
-	if (destination->listener.fd >= 0)
-		close(destination->listener.fd);
+	socket_unlisten(&destination->listening);
 	for (uint32_t i = 0; i < REGIONS_MAX; i++)
 		free(destination->regions[i].present);
 	pending_destroy(&destination->pending);
@@ -1483,7 +1483,7 @@ static void destroy(struct destination *destination)
 int destination_run(const struct options *options)
 {
 	struct destination *destination = calloc(1, sizeof(*destination));
-	char error[max(CODEC_ERROR_MAX, TCP_ERROR_MAX)];
+	char error[max(CODEC_ERROR_MAX, SOCKET_ERROR_MAX)];
 	int status;
 
 	if (!destination) {
@@ -1492,7 +1492,7 @@ int destination_run(const struct options *options)
 	}
 	destination->options = options;
 	destination->state.fd = -1;
-	destination->listener.fd = -1;
+	destination->listening.fd = destination->listener.fd = -1;
 	destination->launcher.command = command;
 	destination->launcher.lost = launcher_lost;
 	destination->launcher.owner = destination;

@@ -26,7 +26,7 @@
 #include "umemd/launcher.h"
 #include "umemd/progress.h"
 #include "umemd/scheduler.h"
-#include "umemd/tcp.h"
+#include "umemd/socket.h"
 
 #define TICK_MS			100
 #define PING_PERIOD_NS		(5 * NSEC_PER_SEC)
@@ -79,7 +79,7 @@ struct source {
 	struct progress progress;
 	struct source_region regions[REGIONS_MAX];
 
-	struct tcp_address addresses[TCP_ADDRESSES_MAX];
+	struct socket_address addresses[SOCKET_ADDRESSES_MAX];
 	unsigned int nr_addresses, address;
 	struct channel *channels[3];
 	bool connected[3];
@@ -668,11 +668,11 @@ static void send_join(struct source *source, enum channel_kind kind)
 
 static void channel_connected(struct source *source, enum channel_kind kind)
 {
-	char error[CODEC_ERROR_MAX], text[TCP_TEXT_MAX];
-	int err = tcp_connected(source->channels[kind]->watch.fd);
+	char error[CODEC_ERROR_MAX], text[SOCKET_TEXT_MAX];
+	int err = socket_connected(source->channels[kind]->watch.fd);
 
 	if (err) {
-		tcp_text(text, &source->addresses[source->address]);
+		socket_text(text, &source->addresses[source->address]);
 		if (kind == CHANNEL_CONTROL)
 			try_next_address(source, "cannot connect to %s (%s): %s",
 					 source->options->uri_text, text, strerror(-err));
@@ -768,11 +768,11 @@ static struct channel *open_channel(struct source *source, enum channel_kind kin
 		.ready = kinds[kind].ready,
 		.owner = source,
 	};
-	char text[TCP_TEXT_MAX];
+	char text[SOCKET_TEXT_MAX];
 	int fd, err;
 
-	tcp_text(text, &source->addresses[source->address]);
-	err = tcp_connect(&source->addresses[source->address], &fd);
+	socket_text(text, &source->addresses[source->address]);
+	err = socket_connect(&source->addresses[source->address], &fd);
 	if (err) {
 		if (kind == CHANNEL_CONTROL)
 			try_next_address(source, "cannot connect to %s (%s): %s",
@@ -784,7 +784,7 @@ static struct channel *open_channel(struct source *source, enum channel_kind kin
 		return NULL;
 	}
 	if (kind == CHANNEL_BULK)
-		tcp_limit_unsent(fd, BULK_UNSENT);
+		socket_limit_unsent(fd, BULK_UNSENT);
 	source->channels[kind] = channel_new(fd, text, &source->progress.bytes[kind], &watch,
 					     kinds[kind].admit);
 	if (!source->channels[kind]) {
@@ -992,13 +992,13 @@ static int prepare(struct source *source, char *error)
 		snprintf(error, CODEC_ERROR_MAX, "no random numbers: %s", strerror(errno));
 		return -EIO;
 	}
-	return tcp_resolve(&options->uri, 0, source->addresses, &source->nr_addresses, error);
+	return socket_resolve(&options->uri, 0, source->addresses, &source->nr_addresses, error);
 }
 
 int source_run(const struct options *options)
 {
 	struct source *source = calloc(1, sizeof(*source));
-	char error[max(CODEC_ERROR_MAX, TCP_ERROR_MAX)];
+	char error[max(CODEC_ERROR_MAX, SOCKET_ERROR_MAX)];
 	int status;
 
 	if (!source) {

@@ -533,6 +533,18 @@ static void begin(struct migration *m, unsigned int regions, uint64_t length,
 	begin_source(m, relayed ? m->relay.port : m->port, source_extra);
 }
 
+/* Of the migration over a path: no part of the tree, gone at its end. */
+#define UNIX_PATH "/tmp/umem-loopback.socket"
+
+static void begin_over(struct migration *m, const char *destination, const char *source)
+{
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 2, 8 * MIB);
+	start_side(&m->destination, "destination", destination, m->to, m->nr_to, NULL);
+	expect(&m->destination, "listening", "uri", destination);
+	start_side(&m->source, "source", source, m->from, m->nr_from, NULL);
+}
+
 static void end(struct migration *m)
 {
 	end_side(&m->source);
@@ -676,12 +688,11 @@ static void stop_touching(struct toucher *touchers, unsigned int count)
 
 /* Tests. */
 
-static void everything_arrives(struct migration *m, const char *const *extra,
-			       unsigned int regions, unsigned int threads)
+/* From the first state to the last page. */
+static void travel(struct migration *m, unsigned int threads)
 {
 	struct toucher touchers[16];
 
-	begin(m, regions, 8 * MIB, extra, false);
 	if (switch_over(m)) {
 		start_touching(touchers, threads, m, 2000, false);
 		expect_end(m);
@@ -692,6 +703,13 @@ static void everything_arrives(struct migration *m, const char *const *extra,
 		check(counter(&m->destination, "checksum_errors") == 0);
 		check(counter(&m->source, "pages_sent") == counter(&m->source, "pages_total"));
 	}
+}
+
+static void everything_arrives(struct migration *m, const char *const *extra,
+			       unsigned int regions, unsigned int threads)
+{
+	begin(m, regions, 8 * MIB, extra, false);
+	travel(m, threads);
 }
 
 static void test_push(struct migration *m)
@@ -718,6 +736,25 @@ static void test_follow(struct migration *m)
 	static const char *const extra[] = { "--follow", "--forward=3", "--backward=2", NULL };
 
 	everything_arrives(m, extra, 2, 4);
+}
+
+static void test_unix(struct migration *m)
+{
+	begin_over(m, "unix:" UNIX_PATH, "unix:" UNIX_PATH);
+	check(!access(UNIX_PATH, F_OK));
+	travel(m, 4);
+	check(access(UNIX_PATH, F_OK) && errno == ENOENT);
+}
+
+/* The file of one that was killed is left behind, and is in nobody's way. */
+static void test_unix_left_behind(struct migration *m)
+{
+	begin_over(m, "unix:" UNIX_PATH, "unix:" UNIX_PATH);
+	kill(m->destination.pid, SIGKILL);
+	check(wait_side(&m->destination) == 1000 + SIGKILL);
+	check(!access(UNIX_PATH, F_OK));
+	end(m);
+	test_unix(m);
 }
 
 static void test_no_push(struct migration *m)
@@ -1344,6 +1381,8 @@ static const struct {
 	{ "three regions, listed in another order at the destination", test_three_regions },
 	{ "everything arrives without checksums", test_no_checksum },
 	{ "everything arrives with follow and prefault", test_follow },
+	{ "everything arrives over a unix socket, whose file then goes", test_unix },
+	{ "a unix socket left behind by a killed destination is replaced", test_unix_left_behind },
 	{ "without push only what is asked for is sent, each page once", test_no_push },
 	{ "32 pages forward save 95 % of a sequential reader's faults", test_prefault },
 	{ "memory of umemd stays below 32 MiB", test_memory_is_bounded },
