@@ -155,7 +155,7 @@ int uri_parse(struct uri *uri, const char *text, char *error, size_t size)
 
 bool uri_names_peer(const struct uri *uri)
 {
-	return uri->kind == URI_TCP || uri->kind == URI_UNIX;
+	return uri->kind != URI_DEFER;
 }
 
 void uri_format_tcp(char *text, size_t size, const char *host, uint16_t port)

@@ -12,7 +12,7 @@
 #define URI_PATH_MAX	107	/* what the address of a unix socket has room for */
 
 /* What messages and help texts say of a URI that names another host. */
-#define URI_WANTED	"tcp:HOST:PORT or unix:PATH"
+#define URI_WANTED	"tcp:HOST:PORT, unix:PATH, fd:NUMBER or exec:COMMAND"
 
 enum uri_kind {
 	URI_TCP,	/* tcp:HOST:PORT, tcp:[V6]:PORT, tcp::PORT */

@@ -25,6 +25,7 @@
 #include "umemd/pending.h"
 #include "umemd/progress.h"
 #include "umemd/socket.h"
+#include "umemd/stream.h"
 #include "umemd/touch.h"
 
 #define TICK_MS			100
@@ -85,6 +86,7 @@ struct destination {
 
 	struct socket_listener listening;
 	struct watch listener;
+	struct stream *stream;	/* of fd: and exec:, in place of listening */
 	struct stranger strangers[STRANGERS_MAX];
 	struct channel *channels[3];
 	uint64_t features;
@@ -195,7 +197,9 @@ lost(struct destination *destination, const char *format, ...)
 	}
 	close_channels(destination);
 	if (destination->session.state == SESSION_PAUSED && before != SESSION_PAUSED) {
-		log_warning("%s; waiting for the source to connect again", text);
+		log_warning("%s; %s", text, destination->stream ?
+			    "the source cannot connect again" :
+			    "waiting for the source to connect again");
 		launcher_send(&destination->launcher,
 			      json_pack("{s:s,s:s,s:s}", "event", "state", "state", "paused",
 					"message", text));
@@ -208,6 +212,8 @@ static void channel_ended(struct destination *destination, enum channel_kind kin
 {
 	char text[sizeof(destination->lost_why)];
 
+	if (destination->stream && stream_broken(destination->stream))
+		why = stream_broken(destination->stream);
 	snprintf(text, sizeof(text), "connection to the source %s lost on the %s channel: %s",
 		 destination->channels[kind]->peer, channel_name(kind), why);
 	if (kind == CHANNEL_CONTROL) {
@@ -1187,11 +1193,32 @@ static struct stranger *place(struct destination *destination)
 	return oldest;
 }
 
+static void add_stranger(struct destination *destination, int fd, const char *peer)
+{
+	struct watch watch = { .priority = PRIORITY_STRANGERS, .ready = stranger_ready };
+	struct stranger *stranger = place(destination);
+
+	watch.owner = stranger;
+	*stranger = (struct stranger){
+		.destination = destination,
+		.deadline_ns = now_ns() + HANDSHAKE_NS,
+	};
+	stranger->channel = channel_new(fd, peer, &stranger->bytes, &watch, stranger_admit);
+	if (stranger->channel)
+		channel_flush(stranger->channel);
+}
+
+/* The source opened a channel of the stream. */
+static void stream_opened(void *owner, int fd)
+{
+	struct destination *destination = owner;
+
+	add_stranger(destination, fd, destination->options->uri_text);
+}
+
 static void listener_ready(void *owner, uint32_t events)
 {
 	struct destination *destination = owner;
-	struct watch watch = { .priority = PRIORITY_STRANGERS, .ready = stranger_ready };
-	struct stranger *stranger;
 	char peer[SOCKET_TEXT_MAX];
 	int fd, err;
 
@@ -1202,15 +1229,7 @@ static void listener_ready(void *owner, uint32_t events)
 			log_warning("accept: %s", strerror(-err));
 		return;
 	}
-	stranger = place(destination);
-	watch.owner = stranger;
-	*stranger = (struct stranger){
-		.destination = destination,
-		.deadline_ns = now_ns() + HANDSHAKE_NS,
-	};
-	stranger->channel = channel_new(fd, peer, &stranger->bytes, &watch, stranger_admit);
-	if (stranger->channel)
-		channel_flush(stranger->channel);
+	add_stranger(destination, fd, peer);
 }
 
 /* What the launcher says. */
@@ -1271,7 +1290,7 @@ static void check_strangers(struct destination *destination, uint64_t now)
 				 HANDSHAKE_NS / NSEC_PER_SEC);
 			if (!stranger->channel->magic_seen)
 				magic_check(stranger->channel->magic,
-					    stranger->channel->magic_have, error);
+					    stranger->channel->magic_have, MAGIC, error);
 			launcher_message(&destination->launcher, "refused", "%s: %s",
 					 stranger->channel->peer, error);
 		}
@@ -1279,11 +1298,30 @@ static void check_strangers(struct destination *destination, uint64_t now)
 	}
 }
 
+/* A stream has one source: with that gone before it began, none can come. */
+static void check_stream(struct destination *destination)
+{
+	struct stream *stream = destination->stream;
+
+	if (!stream || !stream_is_over(stream) || destination->session.state != SESSION_NONE)
+		return;
+	for (int i = 0; i < STRANGERS_MAX; i++) {
+		if (destination->strangers[i].channel)
+			return;
+	}
+	fail(destination, "no source can come over %s any more: %s",
+	     destination->options->uri_text,
+	     stream_broken(stream) ? stream_broken(stream) : "its source has ended");
+}
+
 static void check_deadlines(struct destination *destination, uint64_t now)
 {
 	struct channel *control = destination->channels[CHANNEL_CONTROL];
 
 	check_strangers(destination, now);
+	check_stream(destination);
+	if (destination->done)
+		return;
 	if (destination->deadline_ns && now >= destination->deadline_ns) {
 		destination->deadline_ns = 0;
 		if (destination->session.state == SESSION_END)
@@ -1364,6 +1402,8 @@ static void run_loop(struct destination *destination)
 		if (destination->done)
 			break;
 		set_wants(destination);
+		if (destination->stream)
+			stream_turn(destination->stream);
 		timeout = getting_ready(destination) ? 0 :
 			  (int)((next_tick - now) / NSEC_PER_MSEC) + 1;
 		err = loop_turn(&destination->loop, timeout);
@@ -1418,6 +1458,27 @@ static int open_region(struct destination *destination, uint32_t index, char *er
 	return 0;
 }
 
+static int begin_to_listen(struct destination *destination, char actual[URI_TEXT_MAX],
+			   char *error)
+{
+	int err = socket_listen(&destination->options->uri, &destination->listening, actual,
+				error);
+
+	if (err)
+		return err;
+	destination->listener = (struct watch){
+		.fd = destination->listening.fd,
+		.events = EPOLLIN,
+		.priority = PRIORITY_STRANGERS,
+		.ready = listener_ready,
+		.owner = destination,
+	};
+	err = loop_add(&destination->loop, &destination->listener);
+	if (err)
+		snprintf(error, CODEC_ERROR_MAX, "epoll: %s", strerror(-err));
+	return err;
+}
+
 static int prepare(struct destination *destination, char *error)
 {
 	const struct options *options = destination->options;
@@ -1445,21 +1506,16 @@ static int prepare(struct destination *destination, char *error)
 		.ready = state_ready,
 		.owner = destination,
 	};
-	err = socket_listen(&options->uri, &destination->listening, actual, error);
+	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
+		destination->stream = stream_open(&destination->loop, &options->uri,
+						  stream_opened, destination, error);
+		err = destination->stream ? 0 : -EIO;
+		strcpy(actual, options->uri_text);
+	} else {
+		err = begin_to_listen(destination, actual, error);
+	}
 	if (err)
 		return err;
-	destination->listener = (struct watch){
-		.fd = destination->listening.fd,
-		.events = EPOLLIN,
-		.priority = PRIORITY_STRANGERS,
-		.ready = listener_ready,
-		.owner = destination,
-	};
-	err = loop_add(&destination->loop, &destination->listener);
-	if (err) {
-		snprintf(error, CODEC_ERROR_MAX, "epoll: %s", strerror(-err));
-		return err;
-	}
 	launcher_send(&destination->launcher,
 		      json_pack("{s:s,s:s}", "event", "listening", "uri", actual));
 	return 0;
@@ -1472,6 +1528,7 @@ static void destroy(struct destination *destination)
 			dismiss(&destination->strangers[i]);
 	}
 	close_channels(destination);
+	stream_close(destination->stream);
 	socket_unlisten(&destination->listening);
 	for (uint32_t i = 0; i < REGIONS_MAX; i++)
 		free(destination->regions[i].present);

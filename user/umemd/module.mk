@@ -2,10 +2,11 @@
 
 umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c \
 	umemd/codec.c umemd/session.c umemd/scheduler.c umemd/histogram.c umemd/pending.c \
-	umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c umemd/socket.c umemd/launcher.c \
+	umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c umemd/socket.c umemd/mux.c \
+	umemd/stream.c umemd/launcher.c \
 	$(common-src)
 
-umemd-tests := codec scheduler session histogram pending touch options channel socket
+umemd-tests := codec scheduler session histogram pending touch options channel socket mux stream
 
 umemd-test_codec-src     := umemd/codec.c
 umemd-test_scheduler-src := umemd/scheduler.c
@@ -14,6 +15,8 @@ umemd-test_histogram-src := umemd/histogram.c
 umemd-test_pending-src   := umemd/pending.c
 umemd-test_touch-src     := umemd/touch.c
 umemd-test_options-src   := umemd/options.c umemd/codec.c common/uri.c
+umemd-test_mux-src       := umemd/mux.c umemd/codec.c
+umemd-test_stream-src    := umemd/stream.c umemd/mux.c umemd/codec.c umemd/loop.c common/uri.c
 umemd-test_socket-src    := umemd/socket.c common/uri.c
 umemd-test_channel-src   := umemd/channel.c umemd/codec.c umemd/loop.c
 

@@ -27,6 +27,7 @@
 #include "umemd/progress.h"
 #include "umemd/scheduler.h"
 #include "umemd/socket.h"
+#include "umemd/stream.h"
 
 #define TICK_MS			100
 #define PING_PERIOD_NS		(5 * NSEC_PER_SEC)
@@ -81,6 +82,7 @@ struct source {
 
 	struct socket_address addresses[SOCKET_ADDRESSES_MAX];
 	unsigned int nr_addresses, address;
+	struct stream *stream;	/* of fd: and exec:, which have no addresses */
 	struct channel *channels[3];
 	bool connected[3];
 	struct page_frame frames[3];
@@ -148,6 +150,18 @@ fail(struct source *source, const char *format, ...)
 	finish(source, 1);
 }
 
+/* Paused for good: there is no other stream. */
+static void say_paused(struct source *source, const char *why)
+{
+	char text[CODEC_ERROR_MAX + URI_TEXT_MAX + 192];
+
+	snprintf(text, sizeof(text), "%s; %s cannot be connected again", why,
+		 source->options->uri_text);
+	log_warning("%s", text);
+	launcher_send(&source->launcher, json_pack("{s:s,s:s,s:s}", "event", "state",
+						   "state", "paused", "message", text));
+}
+
 /* A connection is of no more use: the end before GO, a pause after it. */
 static void __attribute__((format(printf, 2, 3)))
 lost(struct source *source, const char *format, ...)
@@ -168,6 +182,10 @@ lost(struct source *source, const char *format, ...)
 	}
 	close_channels(source);
 	source->deadline_ns = 0;
+	if (source->stream) {
+		say_paused(source, text);
+		return;
+	}
 	source->retry_ns = now_ns() + source->retry_delay_ns;
 	if (before == SESSION_RUNNING) {
 		log_warning("%s; connecting again until it works", text);
@@ -186,6 +204,8 @@ static void channel_ended(struct source *source, enum channel_kind kind, const c
 {
 	char text[sizeof(source->lost_why)];
 
+	if (source->stream && stream_broken(source->stream))
+		why = stream_broken(source->stream);
 	snprintf(text, sizeof(text), "connection to %s lost on the %s channel: %s",
 		 source->options->uri_text, channel_name(kind), why);
 	if (kind == CHANNEL_CONTROL) {
@@ -695,6 +715,12 @@ static void channel_connected(struct source *source, enum channel_kind kind)
 		send_hello(source);
 }
 
+/* Nothing came because of the stream: that has its own reason. */
+static bool stream_failed(const struct source *source, const struct channel *channel)
+{
+	return source->stream && stream_broken(source->stream) && !channel->magic_seen;
+}
+
 static bool may_receive(const struct source *source, enum channel_kind kind)
 {
 	return !source->done && source->channels[kind] &&
@@ -712,7 +738,7 @@ static void receive(struct source *source, enum channel_kind kind)
 			return;
 		if (err == 1)
 			take_frame(source, channel);
-		else if (err == -EPROTO)
+		else if (err == -EPROTO && !stream_failed(source, channel))
 			lost(source, "%s: %s", source->options->uri_text, error);
 		else
 			channel_ended(source, kind, error);
@@ -751,6 +777,18 @@ static void bulk_ready(void *owner, uint32_t events)
 	channel_ready(owner, CHANNEL_BULK, events);
 }
 
+/* @text: where to, for messages */
+static int begin_to_connect(struct source *source, enum channel_kind kind, int *fd,
+			    char text[SOCKET_TEXT_MAX])
+{
+	if (source->stream) {
+		snprintf(text, SOCKET_TEXT_MAX, "%.100s", source->options->uri_text);
+		return stream_connect(source->stream, kind, fd);
+	}
+	socket_text(text, &source->addresses[source->address]);
+	return socket_connect(&source->addresses[source->address], fd);
+}
+
 /* Begins to connect; NULL if that failed, and then the failure was dealt with. */
 static struct channel *open_channel(struct source *source, enum channel_kind kind)
 {
@@ -771,8 +809,7 @@ static struct channel *open_channel(struct source *source, enum channel_kind kin
 	char text[SOCKET_TEXT_MAX];
 	int fd, err;
 
-	socket_text(text, &source->addresses[source->address]);
-	err = socket_connect(&source->addresses[source->address], &fd);
+	err = begin_to_connect(source, kind, &fd, text);
 	if (err) {
 		if (kind == CHANNEL_CONTROL)
 			try_next_address(source, "cannot connect to %s (%s): %s",
@@ -919,6 +956,8 @@ static void run_loop(struct source *source)
 		if (source->done)
 			break;
 		set_wants(source);
+		if (source->stream)
+			stream_turn(source->stream);
 		err = loop_turn(&source->loop, (int)((next_tick - now) / NSEC_PER_MSEC) + 1);
 		if (err)
 			fail(source, "epoll: %s", strerror(-err));
@@ -992,6 +1031,10 @@ static int prepare(struct source *source, char *error)
 		snprintf(error, CODEC_ERROR_MAX, "no random numbers: %s", strerror(errno));
 		return -EIO;
 	}
+	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
+		source->stream = stream_open(&source->loop, &options->uri, NULL, NULL, error);
+		return source->stream ? 0 : -EIO;
+	}
 	return socket_resolve(&options->uri, 0, source->addresses, &source->nr_addresses, error);
 }
 
@@ -1027,6 +1070,7 @@ int source_run(const struct options *options)
 	run_loop(source);
 
 	close_channels(source);
+	stream_close(source->stream);
 	launcher_finish(&source->launcher);
 	scheduler_destroy(&source->scheduler);
 	loop_destroy(&source->loop);
