@@ -29,7 +29,8 @@ refuse(char *error, size_t size, const char *format, ...)
 	return -EINVAL;
 }
 
-static int parse_port(const char *text, uint16_t *port)
+/* A port or a descriptor: both are 0 to 65535. */
+static int parse_number(const char *text, uint16_t *number)
 {
 	unsigned long value = 0;
 
@@ -42,7 +43,7 @@ static int parse_port(const char *text, uint16_t *port)
 	}
 	if (value > UINT16_MAX)
 		return -EINVAL;
-	*port = (uint16_t)value;
+	*number = (uint16_t)value;
 	return 0;
 }
 
@@ -78,13 +79,34 @@ static int parse_tcp(struct uri *uri, const char *text, char *error, size_t size
 	if (length >= sizeof(uri->host))
 		return refuse(error, size, "URI \"%s\": the host has %zu characters, at most %zu are possible",
 			      text, length, sizeof(uri->host) - 1);
-	if (parse_port(colon + 1, &uri->port))
+	if (parse_number(colon + 1, &uri->port))
 		return refuse(error, size, "URI \"%s\": port is \"%s\", wanted 0 to 65535",
 			      text, colon + 1);
 
 	memcpy(uri->host, host, length);
 	uri->host[length] = '\0';
 	uri->kind = URI_TCP;
+	return 0;
+}
+
+static int parse_unix(struct uri *uri, const char *text, char *error, size_t size)
+{
+	size_t length = strlen(uri->rest);
+
+	if (length <= URI_PATH_MAX)
+		return 0;
+	return refuse(error, size, "URI \"%s\": the path has %zu characters, at most %d are possible",
+		      text, length, URI_PATH_MAX);
+}
+
+static int parse_fd(struct uri *uri, const char *text, char *error, size_t size)
+{
+	uint16_t fd;
+
+	if (parse_number(uri->rest, &fd))
+		return refuse(error, size, "URI \"%s\": descriptor is \"%s\", wanted 0 to 65535",
+			      text, uri->rest);
+	uri->fd = fd;
 	return 0;
 }
 
@@ -106,7 +128,8 @@ int uri_parse(struct uri *uri, const char *text, char *error, size_t size)
 		return 0;
 	}
 	if (!colon)
-		return refuse(error, size, "URI \"%s\": no scheme; wanted tcp:HOST:PORT", text);
+		return refuse(error, size, "URI \"%s\": no scheme; wanted " URI_WANTED
+			      ", or defer for -incoming", text);
 
 	for (size_t i = 0; i < sizeof(uri_schemes) / sizeof(uri_schemes[0]); i++) {
 		const char *name = uri_schemes[i].name;
@@ -119,10 +142,20 @@ int uri_parse(struct uri *uri, const char *text, char *error, size_t size)
 			return refuse(error, size, "URI \"%s\": nothing after the colon", text);
 		uri->kind = uri_schemes[i].kind;
 		strcpy(uri->rest, colon + 1);
+		if (uri->kind == URI_UNIX)
+			return parse_unix(uri, text, error, size);
+		if (uri->kind == URI_FD)
+			return parse_fd(uri, text, error, size);
 		return 0;
 	}
-	return refuse(error, size, "URI \"%s\": scheme \"%.*s\" is unknown; wanted tcp, unix, fd, exec or defer",
+	return refuse(error, size, "URI \"%s\": scheme \"%.*s\" is unknown; wanted " URI_WANTED
+		      ", or defer for -incoming",
 		      text, (int)(colon - text), text);
+}
+
+bool uri_names_peer(const struct uri *uri)
+{
+	return uri->kind != URI_DEFER;
 }
 
 void uri_format_tcp(char *text, size_t size, const char *host, uint16_t port)

@@ -86,8 +86,8 @@ static bool take_uri(struct hmp_command *command, const char *name, const char *
 		fail(command, "%s: %s", name, error);
 		return false;
 	}
-	if (uri.kind != URI_TCP) {
-		fail(command, "%s: URI is \"%s\", wanted tcp:HOST:PORT", name, text);
+	if (!uri_names_peer(&uri)) {
+		fail(command, "%s: URI is \"%s\", wanted " URI_WANTED, name, text);
 		return false;
 	}
 	strcpy(command->uri, text);
@@ -127,7 +127,7 @@ static void parse_migrate_p(struct hmp_command *command, const struct words *wor
 				    flag);
 	}
 	if (i == words->nr)
-		return fail(command, "migrate: there is no URI, wanted migrate -p tcp:HOST:PORT [forward [backward]]");
+		return fail(command, "migrate: there is no URI, wanted migrate -p URI [forward [backward]] with " URI_WANTED);
 	if (!take_uri(command, "migrate", words->word[i++]))
 		return;
 	if (i < words->nr &&
@@ -137,7 +137,7 @@ static void parse_migrate_p(struct hmp_command *command, const struct words *wor
 	    !take_prefault(command, "backward", words->word[i++], &command->backward))
 		return;
 	if (i < words->nr)
-		return fail(command, "migrate: \"%s\" follows the last argument, wanted migrate -p tcp:HOST:PORT [forward [backward]]",
+		return fail(command, "migrate: \"%s\" follows the last argument, wanted migrate -p URI [forward [backward]]",
 			    words->word[i]);
 	command->kind = HMP_MIGRATE;
 }
@@ -148,7 +148,7 @@ static void parse_migrate(struct hmp_command *command, const struct words *words
 	if (has_flag(words, "-p"))
 		parse_migrate_p(command, words);
 	else if (has_flag(words, "-n") || has_flag(words, "-m"))
-		fail(command, "migrate: %s was given without -p, wanted migrate -p %s tcp:HOST:PORT",
+		fail(command, "migrate: %s was given without -p, wanted migrate -p %s URI",
 		     has_flag(words, "-n") ? "-n" : "-m", has_flag(words, "-n") ? "-n" : "-m");
 	else
 		command->kind = HMP_GUARDED;
@@ -160,7 +160,7 @@ static void parse_incoming(struct hmp_command *command, const struct words *word
 	if (!incoming)
 		return;
 	if (words->nr != 2)
-		return fail(command, "migrate_incoming: %zu arguments, wanted migrate_incoming tcp:HOST:PORT",
+		return fail(command, "migrate_incoming: %zu arguments, wanted migrate_incoming " URI_WANTED,
 			    words->nr - 1);
 	if (take_uri(command, "migrate_incoming", words->word[1]))
 		command->kind = HMP_INCOMING;
@@ -291,6 +291,7 @@ const char *hmp_help(void)
 {
 	return
 "migrate [-d] -p [-n] [-m] uri [forward [backward]] -- move the guest to the umem-qemu at uri\n"
+"\t\t\t (" URI_WANTED ")\n"
 "\t\t\t now, its memory follows on demand (using -d to not wait for completion)\n"
 "\t\t\t -n to send only pages that are asked for and their prefault\n"
 "\t\t\t -m to let the background go on from where the guest last asked\n"

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/uri.h"
 #include "umem-qemu/child.h"
 #include "umem-qemu/text.h"
 
@@ -166,10 +167,27 @@ static int check_configs(const struct options *options, char **error)
 	return 0;
 }
 
+/* QEMU, which is started before umemd, must not hold the stream open. */
+static int keep_from_qemu(const struct options *options, char **error)
+{
+	char why[URI_ERROR_MAX];
+	struct uri uri;
+
+	if (!options->postcopy || uri_parse(&uri, options->incoming, why, sizeof(why)) ||
+	    uri.kind != URI_FD)
+		return 0;
+	if (!fcntl(uri.fd, F_SETFD, FD_CLOEXEC))
+		return 0;
+	*error = text_format("-incoming is \"%s\", and descriptor %d is not open; wanted one that umem-qemu inherited",
+			     options->incoming, uri.fd);
+	return -1;
+}
+
 int host_prepare(struct host *host, const struct options *options, char **error)
 {
 	if (host_find_qemu(host, options, error) || find_umemd(host, options, error) ||
-	    check_configs(options, error) || check_kvm(options, error))
+	    check_configs(options, error) || check_kvm(options, error) ||
+	    keep_from_qemu(options, error))
 		return -1;
 	return create_regions(host, options, error);
 }

@@ -714,16 +714,16 @@ static int check_postcopy(struct parser *p)
 
 	if (!options->postcopy) {
 		if (options->postcopy_flags)
-			return refuse(p, "-postcopy-flags is %u without -postcopy, wanted -postcopy -incoming tcp:HOST:PORT with it",
+			return refuse(p, "-postcopy-flags is %u without -postcopy, wanted -postcopy -incoming URI with it",
 				      options->postcopy_flags);
 		return 0;
 	}
 	if (!options->incoming)
-		return refuse(p, "-postcopy was given without -incoming, wanted -postcopy -incoming tcp:HOST:PORT");
+		return refuse(p, "-postcopy was given without -incoming, wanted -postcopy -incoming URI with " URI_WANTED);
 	if (uri_parse(&uri, options->incoming, error, sizeof(error)))
 		return refuse(p, "-incoming: %s", error);
-	if (uri.kind != URI_TCP && uri.kind != URI_DEFER)
-		return refuse(p, "-incoming is \"%s\", with -postcopy tcp:HOST:PORT or defer is wanted",
+	if (!uri_names_peer(&uri) && uri.kind != URI_DEFER)
+		return refuse(p, "-incoming is \"%s\", with -postcopy " URI_WANTED " or defer is wanted",
 			      options->incoming);
 	return 0;
 }
@@ -893,9 +893,9 @@ const char *options_help(void)
 "  --qemu PATH        the QEMU to start (default: qemu-system-x86_64 from PATH)\n"
 "  --umemd PATH       the pager to start (default: beside umem-qemu, then in\n"
 "                     ../libexec, then from PATH)\n"
-"  -postcopy          with -incoming tcp:HOST:PORT: wait for a guest that another\n"
+"  -postcopy          with -incoming URI: wait for a guest that another\n"
 "                     umem-qemu sends; with -incoming defer: after the monitor\n"
-"                     command migrate_incoming tcp:HOST:PORT\n"
+"                     command migrate_incoming URI\n"
 "  -postcopy-flags N  0 (default); 1: touch each page in the guest's address space\n"
 "                     after it was published\n"
 "  --help, --version\n"
@@ -907,7 +907,7 @@ const char *options_help(void)
 "-monitor stdio and -monitor unix:PATH,server=on[,wait=off] are served by umem-qemu. They\n"
 "are QEMU's monitor and know in addition:\n"
 "\n"
-"  migrate [-d] -p [-n] [-m] tcp:HOST:PORT [FORWARD [BACKWARD]]\n"
+"  migrate [-d] -p [-n] [-m] URI [FORWARD [BACKWARD]]\n"
 "                     move the guest now, memory follows\n"
 "      -d             the prompt returns at once\n"
 "      -n             send only pages that are asked for and their prefault\n"
@@ -918,6 +918,8 @@ const char *options_help(void)
 "  info migrate       how it stands\n"
 "\n"
 "migrate without -p is QEMU's own migration.\n"
+"\n"
+"A URI is " URI_WANTED ".\n"
 "\n"
 "Example, destination and source:\n"
 "  umem-qemu -accel kvm -m 4G ... -postcopy -incoming tcp:0:4444\n"

@@ -240,6 +240,7 @@ static char *start_umemd(void *context, enum migration_role role, const char *ur
 		.path = s->host->umemd,
 		.role = role,
 		.uri = uri,
+		.claimed = s->options->incoming && !strcmp(s->options->incoming, uri),
 		.command = command,
 		.touch = s->options->postcopy_flags & OPTIONS_FLAG_TOUCH,
 		.regions = s->options->regions,

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/uri.h"
 #include "umem-qemu/child.h"
 #include "umem-qemu/text.h"
 
@@ -120,9 +121,40 @@ static void close_pair(const int fds[2])
 	close(fds[1]);
 }
 
-static pid_t start_process(const struct umemd_setup *setup, int control_fd, int state_fd)
+/* The descriptor that fd:NUMBER names, -1 for other URIs. */
+static int uri_descriptor(const char *text)
 {
-	int *fds = memory_or_exit(calloc(setup->nr_regions + 2, sizeof(*fds)));
+	char error[URI_ERROR_MAX];
+	struct uri uri;
+
+	if (uri_parse(&uri, text, error, sizeof(error)) || uri.kind != URI_FD)
+		return -1;
+	return uri.fd;
+}
+
+/* It is given away, so it must not be one that this program uses itself. */
+static int check_descriptor(const struct umemd_setup *setup, int fd, char **error)
+{
+	int flags = fcntl(fd, F_GETFD);
+	const char *what = NULL;
+
+	if (flags < 0)
+		what = "not open";
+	else if (fd <= STDERR_FILENO)
+		what = "a standard one";
+	else if (flags & FD_CLOEXEC && !setup->claimed)
+		what = "umem-qemu's own";
+	if (!what)
+		return 0;
+	*error = text_format("URI %s: descriptor %d is %s, wanted one that umem-qemu inherited and that no migration had yet",
+			     setup->uri, fd, what);
+	return -EBADF;
+}
+
+static pid_t start_process(const struct umemd_setup *setup, int control_fd, int state_fd,
+			   int uri_fd)
+{
+	int *fds = memory_or_exit(calloc(setup->nr_regions + 3, sizeof(*fds)));
 	struct child_setup child = {
 		.path = setup->path,
 		.argv = umemd_argv(setup, control_fd, state_fd),
@@ -138,6 +170,8 @@ static pid_t start_process(const struct umemd_setup *setup, int control_fd, int 
 		memcpy(fds, setup->region_fds, setup->nr_regions * sizeof(*fds));
 	fds[setup->nr_regions] = control_fd;
 	fds[setup->nr_regions + 1] = state_fd;
+	if (uri_fd >= 0)
+		fds[child.nr_fds++] = uri_fd;
 	pid = child_start(&child);
 	options_free_argv(child.argv);
 	free(fds);
@@ -147,10 +181,12 @@ static pid_t start_process(const struct umemd_setup *setup, int control_fd, int 
 struct umemd *umemd_start(const struct umemd_setup *setup, const struct umemd_ops *ops,
 			  void *context, int *stream_fd, char **error)
 {
-	int control[2], stream[2];
+	int control[2], stream[2], uri_fd = uri_descriptor(setup->uri);
 	struct umemd *umemd;
 	pid_t pid;
 
+	if (uri_fd >= 0 && check_descriptor(setup, uri_fd, error))
+		return NULL;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control)) {
 		*error = text_format("no socket pair for umemd: %s", strerror(errno));
 		return NULL;
@@ -161,7 +197,7 @@ struct umemd *umemd_start(const struct umemd_setup *setup, const struct umemd_op
 		close_pair(control);
 		return NULL;
 	}
-	pid = start_process(setup, control[1], stream[1]);
+	pid = start_process(setup, control[1], stream[1], uri_fd);
 	if (pid < 0) {
 		*error = text_format("umemd cannot be started from %s: %s", setup->path,
 				     strerror(-pid));
@@ -171,6 +207,8 @@ struct umemd *umemd_start(const struct umemd_setup *setup, const struct umemd_op
 	}
 	close(control[1]);
 	close(stream[1]);
+	if (uri_fd >= 0)
+		close(uri_fd);	/* it ends with umemd */
 	fcntl(control[0], F_SETFL, O_NONBLOCK);
 
 	umemd = memory_or_exit(calloc(1, sizeof(*umemd)));

@@ -17,7 +17,9 @@
  * struct umemd_setup - what umemd is started with
  * @path: the program
  * @role: source or destination
- * @uri: where the other side is, or where to listen
+ * @uri: where the other side is, or where to listen; the descriptor of fd:NUMBER is
+ *	umemd's once it was started
+ * @claimed: that descriptor was set aside for it when umem-qemu began
  * @command: MIGRATION_SOURCE: prefault, push and compression
  * @touch: MIGRATION_DESTINATION: touch pages after publishing
  * @regions: guest memory
@@ -28,6 +30,7 @@ struct umemd_setup {
 	const char *path;
 	enum migration_role role;
 	const char *uri;
+	bool claimed;
 	const struct hmp_command *command;
 	bool touch;
 	const struct region_option *regions;

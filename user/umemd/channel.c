@@ -138,7 +138,7 @@ static int receive_magic(struct channel *channel, char *error)
 	int err = receive_into(channel, channel->magic, &channel->magic_have, MAGIC_SIZE);
 
 	if (!err || channel->magic_have == MAGIC_SIZE) {
-		int wrong = magic_check(channel->magic, channel->magic_have, error);
+		int wrong = magic_check(channel->magic, channel->magic_have, MAGIC, error);
 
 		if (wrong)
 			return wrong;

@@ -14,7 +14,7 @@
 #include "umemd/codec.h"
 #include "umemd/loop.h"
 
-#define CHANNEL_PEER_MAX	80
+#define CHANNEL_PEER_MAX	128
 #define CHANNEL_OUT_MAX		(256 * 1024)	/* bytes queued, STATE and BITMAP included */
 #define CHANNEL_IOV_MAX		(PAGES_MAX + 1)
 

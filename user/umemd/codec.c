@@ -102,7 +102,7 @@ const char *channel_name(enum channel_kind kind)
 	return names[kind];
 }
 
-int magic_check(const uint8_t *bytes, size_t size, char *error)
+int magic_check(const uint8_t *bytes, size_t size, const char *wanted, char *error)
 {
 	static const struct {
 		const char *start;
@@ -114,25 +114,27 @@ int magic_check(const uint8_t *bytes, size_t size, char *error)
 		{ "HTTP", "; this is a web server" },
 		{ "SSH-", "; this is an SSH server" },
 		{ "{\"QM", "; this is a QMP monitor" },
+		{ "UMUX", "; this is the one stream of fd: or exec:, wanted the connections of tcp: or unix:" },
+		{ "UMEM", "; this is a connection of tcp: or unix:, wanted the one stream of fd: or exec:" },
 	};
 	char shown[MAGIC_SIZE * 4 + 1];
 	const char *meaning = "";
 	size_t used = 0;
 
-	if (size == MAGIC_SIZE && !memcmp(bytes, MAGIC, MAGIC_SIZE))
+	if (size == MAGIC_SIZE && !memcmp(bytes, wanted, MAGIC_SIZE))
 		return 0;
 	if (!size)
-		return wrong(error, "not a umem peer: it sent nothing, wanted \"UMEM\"");
+		return wrong(error, "not a umem peer: it sent nothing, wanted \"%.4s\"", wanted);
 	for (size_t i = 0; i < size; i++) {
 		const char *format = bytes[i] >= 0x20 && bytes[i] < 0x7f ? "%c" : "\\x%02x";
 
 		used += (size_t)sprintf(shown + used, format, bytes[i]);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
-		if (size >= 4 && !memcmp(bytes, known[i].start, 4))
+		if (size >= 4 && !memcmp(bytes, known[i].start, 4) && memcmp(bytes, wanted, 4))
 			meaning = known[i].meaning;
 	}
-	return wrong(error, "not a umem peer: got \"%s\", wanted \"UMEM\"%s", shown, meaning);
+	return wrong(error, "not a umem peer: got \"%s\", wanted \"%.4s\"%s", shown, wanted, meaning);
 }
 
 void frame_encode(uint8_t bytes[FRAME_HEADER], const struct frame *frame)

@@ -151,9 +151,10 @@ const char *channel_name(enum channel_kind kind);
  * magic_check - are these the first bytes of a umem peer?
  * @bytes: what came
  * @size: how many, up to MAGIC_SIZE
+ * @wanted: MAGIC, or MUX_MAGIC of a stream; of the same size
  * @error: as above; names what it looks like instead
  */
-int magic_check(const uint8_t *bytes, size_t size, char *error);
+int magic_check(const uint8_t *bytes, size_t size, const char *wanted, char *error);
 
 void frame_encode(uint8_t bytes[FRAME_HEADER], const struct frame *frame);
 

@@ -25,7 +25,8 @@
 #include "umemd/launcher.h"
 #include "umemd/pending.h"
 #include "umemd/progress.h"
-#include "umemd/tcp.h"
+#include "umemd/socket.h"
+#include "umemd/stream.h"
 #include "umemd/touch.h"
 
 #define TICK_MS			100
@@ -84,7 +85,9 @@ struct destination {
 	uint32_t by_number[REGIONS_MAX];	/* the source's number to ours */
 	uint32_t nr_regions;
 
+	struct socket_listener listening;
 	struct watch listener;
+	struct stream *stream;	/* of fd: and exec:, in place of listening */
 	struct stranger strangers[STRANGERS_MAX];
 	struct channel *channels[3];
 	uint64_t features;
@@ -197,7 +200,9 @@ lost(struct destination *destination, const char *format, ...)
 	}
 	close_channels(destination);
 	if (destination->session.state == SESSION_PAUSED && before != SESSION_PAUSED) {
-		log_warning("%s; waiting for the source to connect again", text);
+		log_warning("%s; %s", text, destination->stream ?
+			    "the source cannot connect again" :
+			    "waiting for the source to connect again");
 		launcher_send(&destination->launcher,
 			      json_pack("{s:s,s:s,s:s}", "event", "state", "state", "paused",
 					"message", text));
@@ -210,6 +215,8 @@ static void channel_ended(struct destination *destination, enum channel_kind kin
 {
 	char text[sizeof(destination->lost_why)];
 
+	if (destination->stream && stream_broken(destination->stream))
+		why = stream_broken(destination->stream);
 	snprintf(text, sizeof(text), "connection to the source %s lost on the %s channel: %s",
 		 destination->channels[kind]->peer, channel_name(kind), why);
 	if (kind == CHANNEL_CONTROL) {
@@ -1242,22 +1249,11 @@ static struct stranger *place(struct destination *destination)
 	return oldest;
 }
 
-static void listener_ready(void *owner, uint32_t events)
+static void add_stranger(struct destination *destination, int fd, const char *peer)
 {
-	struct destination *destination = owner;
 	struct watch watch = { .priority = PRIORITY_STRANGERS, .ready = stranger_ready };
-	struct stranger *stranger;
-	char peer[TCP_TEXT_MAX];
-	int fd, err;
+	struct stranger *stranger = place(destination);
 
-	(void)events;
-	err = tcp_accept(destination->listener.fd, &fd, peer);
-	if (err) {
-		if (err != -EAGAIN && err != -ECONNABORTED && err != -EINTR)
-			log_warning("accept: %s", strerror(-err));
-		return;
-	}
-	stranger = place(destination);
 	watch.owner = stranger;
 	*stranger = (struct stranger){
 		.destination = destination,
@@ -1266,6 +1262,30 @@ static void listener_ready(void *owner, uint32_t events)
 	stranger->channel = channel_new(fd, peer, &stranger->bytes, &watch, stranger_admit);
 	if (stranger->channel)
 		channel_flush(stranger->channel);
+}
+
+/* The source opened a channel of the stream. */
+static void stream_opened(void *owner, int fd)
+{
+	struct destination *destination = owner;
+
+	add_stranger(destination, fd, destination->options->uri_text);
+}
+
+static void listener_ready(void *owner, uint32_t events)
+{
+	struct destination *destination = owner;
+	char peer[SOCKET_TEXT_MAX];
+	int fd, err;
+
+	(void)events;
+	err = socket_accept(destination->listener.fd, &fd, peer);
+	if (err) {
+		if (err != -EAGAIN && err != -ECONNABORTED && err != -EINTR)
+			log_warning("accept: %s", strerror(-err));
+		return;
+	}
+	add_stranger(destination, fd, peer);
 }
 
 /* What the launcher says. */
@@ -1326,7 +1346,7 @@ static void check_strangers(struct destination *destination, uint64_t now)
 				 HANDSHAKE_NS / NSEC_PER_SEC);
 			if (!stranger->channel->magic_seen)
 				magic_check(stranger->channel->magic,
-					    stranger->channel->magic_have, error);
+					    stranger->channel->magic_have, MAGIC, error);
 			launcher_message(&destination->launcher, "refused", "%s: %s",
 					 stranger->channel->peer, error);
 		}
@@ -1334,11 +1354,30 @@ static void check_strangers(struct destination *destination, uint64_t now)
 	}
 }
 
+/* A stream has one source: with that gone before it began, none can come. */
+static void check_stream(struct destination *destination)
+{
+	struct stream *stream = destination->stream;
+
+	if (!stream || !stream_is_over(stream) || destination->session.state != SESSION_NONE)
+		return;
+	for (int i = 0; i < STRANGERS_MAX; i++) {
+		if (destination->strangers[i].channel)
+			return;
+	}
+	fail(destination, "no source can come over %s any more: %s",
+	     destination->options->uri_text,
+	     stream_broken(stream) ? stream_broken(stream) : "its source has ended");
+}
+
 static void check_deadlines(struct destination *destination, uint64_t now)
 {
 	struct channel *control = destination->channels[CHANNEL_CONTROL];
 
 	check_strangers(destination, now);
+	check_stream(destination);
+	if (destination->done)
+		return;
 	if (destination->deadline_ns && now >= destination->deadline_ns) {
 		destination->deadline_ns = 0;
 		if (destination->session.state == SESSION_END)
@@ -1419,6 +1458,8 @@ static void run_loop(struct destination *destination)
 		if (destination->done)
 			break;
 		set_wants(destination);
+		if (destination->stream)
+			stream_turn(destination->stream);
 		timeout = getting_ready(destination) ? 0 :
 			  (int)((next_tick - now) / NSEC_PER_MSEC) + 1;
 		err = loop_turn(&destination->loop, timeout);
@@ -1473,11 +1514,32 @@ static int open_region(struct destination *destination, uint32_t index, char *er
 	return 0;
 }
 
+static int begin_to_listen(struct destination *destination, char actual[URI_TEXT_MAX],
+			   char *error)
+{
+	int err = socket_listen(&destination->options->uri, &destination->listening, actual,
+				error);
+
+	if (err)
+		return err;
+	destination->listener = (struct watch){
+		.fd = destination->listening.fd,
+		.events = EPOLLIN,
+		.priority = PRIORITY_STRANGERS,
+		.ready = listener_ready,
+		.owner = destination,
+	};
+	err = loop_add(&destination->loop, &destination->listener);
+	if (err)
+		snprintf(error, CODEC_ERROR_MAX, "epoll: %s", strerror(-err));
+	return err;
+}
+
 static int prepare(struct destination *destination, char *error)
 {
 	const struct options *options = destination->options;
 	char actual[URI_TEXT_MAX];
-	int flags, fd, err;
+	int flags, err;
 
 	for (uint32_t i = 0; i < options->nr_regions; i++) {
 		err = open_region(destination, i, error);
@@ -1500,21 +1562,16 @@ static int prepare(struct destination *destination, char *error)
 		.ready = state_ready,
 		.owner = destination,
 	};
-	err = tcp_listen(&options->uri, &fd, actual, error);
+	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
+		destination->stream = stream_open(&destination->loop, &options->uri,
+						  stream_opened, destination, error);
+		err = destination->stream ? 0 : -EIO;
+		strcpy(actual, options->uri_text);
+	} else {
+		err = begin_to_listen(destination, actual, error);
+	}
 	if (err)
 		return err;
-	destination->listener = (struct watch){
-		.fd = fd,
-		.events = EPOLLIN,
-		.priority = PRIORITY_STRANGERS,
-		.ready = listener_ready,
-		.owner = destination,
-	};
-	err = loop_add(&destination->loop, &destination->listener);
-	if (err) {
-		snprintf(error, CODEC_ERROR_MAX, "epoll: %s", strerror(-err));
-		return err;
-	}
 	launcher_send(&destination->launcher,
 		      json_pack("{s:s,s:s}", "event", "listening", "uri", actual));
 	return 0;
@@ -1527,8 +1584,8 @@ static void destroy(struct destination *destination)
 			dismiss(&destination->strangers[i]);
 	}
 	close_channels(destination);
-	if (destination->listener.fd >= 0)
-		close(destination->listener.fd);
+	stream_close(destination->stream);
+	socket_unlisten(&destination->listening);
 	for (uint32_t i = 0; i < REGIONS_MAX; i++)
 		free(destination->regions[i].present);
 	decompressor_free(destination->decompressor);
@@ -1541,7 +1598,7 @@ static void destroy(struct destination *destination)
 int destination_run(const struct options *options)
 {
 	struct destination *destination = calloc(1, sizeof(*destination));
-	char error[max(CODEC_ERROR_MAX, TCP_ERROR_MAX)];
+	char error[max(CODEC_ERROR_MAX, SOCKET_ERROR_MAX)];
 	int status;
 
 	if (!destination) {
@@ -1550,7 +1607,7 @@ int destination_run(const struct options *options)
 	}
 	destination->options = options;
 	destination->state.fd = -1;
-	destination->listener.fd = -1;
+	destination->listening.fd = destination->listener.fd = -1;
 	destination->launcher.command = command;
 	destination->launcher.lost = launcher_lost;
 	destination->launcher.owner = destination;

@@ -2,10 +2,12 @@
 
 umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c \
 	umemd/codec.c umemd/session.c umemd/scheduler.c umemd/histogram.c umemd/pending.c \
-	umemd/pacer.c umemd/compress.c umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c umemd/tcp.c umemd/launcher.c \
+	umemd/pacer.c umemd/compress.c umemd/progress.c umemd/touch.c umemd/channel.c \
+	umemd/loop.c umemd/socket.c umemd/mux.c umemd/stream.c umemd/launcher.c \
 	$(common-src)
 
-umemd-tests := codec scheduler session histogram pending pacer compress touch options channel
+umemd-tests := codec scheduler session histogram pending pacer compress touch options channel \
+	socket mux stream
 
 umemd-test_codec-src     := umemd/codec.c
 umemd-test_scheduler-src := umemd/scheduler.c
@@ -16,6 +18,9 @@ umemd-test_pacer-src     := umemd/pacer.c
 umemd-test_compress-src  := umemd/compress.c
 umemd-test_touch-src     := umemd/touch.c
 umemd-test_options-src   := umemd/options.c umemd/codec.c common/uri.c
+umemd-test_mux-src       := umemd/mux.c umemd/codec.c
+umemd-test_stream-src    := umemd/stream.c umemd/mux.c umemd/codec.c umemd/loop.c common/uri.c
+umemd-test_socket-src    := umemd/socket.c common/uri.c
 umemd-test_channel-src   := umemd/channel.c umemd/codec.c umemd/loop.c
 
 # Both roles in one host that has /dev/umem: loopback path/of/umemd

@@ -23,7 +23,8 @@ const char options_help[] =
 "  --control-fd=N          commands in and events out, JSON objects, one a line\n"
 "  --state-fd=N            the guest's device state: read by the source,\n"
 "                          written by the destination\n"
-"  --uri=tcp:HOST:PORT     where to connect to, or to listen\n"
+"  --uri=URI               where to connect to, or to listen:\n"
+"                          " URI_WANTED "\n"
 "  --region=NAME:FD:LENGTH a region of the guest; once for each\n"
 "  --verbose               tell more on standard error\n"
 "\n"
@@ -164,9 +165,9 @@ static enum options_result take_uri(struct options *options, const char *text, c
 {
 	if (uri_parse(&options->uri, text, error, OPTIONS_ERROR_MAX))
 		return OPTIONS_WRONG;
-	if (options->uri.kind != URI_TCP)
-		return wrong(error, "--uri is \"%s\", wanted tcp:HOST:PORT", text);
-	if (options->role == ROLE_SOURCE && !options->uri.port)
+	if (!uri_names_peer(&options->uri))
+		return wrong(error, "--uri is \"%s\", wanted " URI_WANTED, text);
+	if (options->uri.kind == URI_TCP && options->role == ROLE_SOURCE && !options->uri.port)
 		return wrong(error, "--uri is \"%s\", wanted a port from 1 to 65535 to connect to",
 			     text);
 	strcpy(options->uri_text, text);

@@ -28,7 +28,8 @@
 #include "umemd/pacer.h"
 #include "umemd/progress.h"
 #include "umemd/scheduler.h"
-#include "umemd/tcp.h"
+#include "umemd/socket.h"
+#include "umemd/stream.h"
 
 #define TICK_MS			100
 #define PING_PERIOD_NS		(5 * NSEC_PER_SEC)
@@ -83,8 +84,9 @@ struct source {
 	struct progress progress;
 	struct source_region regions[REGIONS_MAX];
 
-	struct tcp_address addresses[TCP_ADDRESSES_MAX];
+	struct socket_address addresses[SOCKET_ADDRESSES_MAX];
 	unsigned int nr_addresses, address;
+	struct stream *stream;	/* of fd: and exec:, which have no addresses */
 	struct channel *channels[3];
 	bool connected[3];
 	struct page_frame frames[3];
@@ -154,6 +156,18 @@ fail(struct source *source, const char *format, ...)
 	finish(source, 1);
 }
 
+/* Paused for good: there is no other stream. */
+static void say_paused(struct source *source, const char *why)
+{
+	char text[CODEC_ERROR_MAX + URI_TEXT_MAX + 192];
+
+	snprintf(text, sizeof(text), "%s; %s cannot be connected again", why,
+		 source->options->uri_text);
+	log_warning("%s", text);
+	launcher_send(&source->launcher, json_pack("{s:s,s:s,s:s}", "event", "state",
+						   "state", "paused", "message", text));
+}
+
 /* A connection is of no more use: the end before GO, a pause after it. */
 static void __attribute__((format(printf, 2, 3)))
 lost(struct source *source, const char *format, ...)
@@ -174,6 +188,10 @@ lost(struct source *source, const char *format, ...)
 	}
 	close_channels(source);
 	source->deadline_ns = 0;
+	if (source->stream) {
+		say_paused(source, text);
+		return;
+	}
 	source->retry_ns = now_ns() + source->retry_delay_ns;
 	if (before == SESSION_RUNNING) {
 		log_warning("%s; connecting again until it works", text);
@@ -192,6 +210,8 @@ static void channel_ended(struct source *source, enum channel_kind kind, const c
 {
 	char text[sizeof(source->lost_why)];
 
+	if (source->stream && stream_broken(source->stream))
+		why = stream_broken(source->stream);
 	snprintf(text, sizeof(text), "connection to %s lost on the %s channel: %s",
 		 source->options->uri_text, channel_name(kind), why);
 	if (kind == CHANNEL_CONTROL) {
@@ -719,11 +739,11 @@ static void send_join(struct source *source, enum channel_kind kind)
 
 static void channel_connected(struct source *source, enum channel_kind kind)
 {
-	char error[CODEC_ERROR_MAX], text[TCP_TEXT_MAX];
-	int err = tcp_connected(source->channels[kind]->watch.fd);
+	char error[CODEC_ERROR_MAX], text[SOCKET_TEXT_MAX];
+	int err = socket_connected(source->channels[kind]->watch.fd);
 
 	if (err) {
-		tcp_text(text, &source->addresses[source->address]);
+		socket_text(text, &source->addresses[source->address]);
 		if (kind == CHANNEL_CONTROL)
 			try_next_address(source, "cannot connect to %s (%s): %s",
 					 source->options->uri_text, text, strerror(-err));
@@ -746,6 +766,12 @@ static void channel_connected(struct source *source, enum channel_kind kind)
 		send_hello(source);
 }
 
+/* Nothing came because of the stream: that has its own reason. */
+static bool stream_failed(const struct source *source, const struct channel *channel)
+{
+	return source->stream && stream_broken(source->stream) && !channel->magic_seen;
+}
+
 static bool may_receive(const struct source *source, enum channel_kind kind)
 {
 	return !source->done && source->channels[kind] &&
@@ -763,7 +789,7 @@ static void receive(struct source *source, enum channel_kind kind)
 			return;
 		if (err == 1)
 			take_frame(source, channel);
-		else if (err == -EPROTO)
+		else if (err == -EPROTO && !stream_failed(source, channel))
 			lost(source, "%s: %s", source->options->uri_text, error);
 		else
 			channel_ended(source, kind, error);
@@ -802,6 +828,18 @@ static void bulk_ready(void *owner, uint32_t events)
 	channel_ready(owner, CHANNEL_BULK, events);
 }
 
+/* @text: where to, for messages */
+static int begin_to_connect(struct source *source, enum channel_kind kind, int *fd,
+			    char text[SOCKET_TEXT_MAX])
+{
+	if (source->stream) {
+		snprintf(text, SOCKET_TEXT_MAX, "%.100s", source->options->uri_text);
+		return stream_connect(source->stream, kind, fd);
+	}
+	socket_text(text, &source->addresses[source->address]);
+	return socket_connect(&source->addresses[source->address], fd);
+}
+
 /* Begins to connect; NULL if that failed, and then the failure was dealt with. */
 static struct channel *open_channel(struct source *source, enum channel_kind kind)
 {
@@ -819,11 +857,10 @@ static struct channel *open_channel(struct source *source, enum channel_kind kin
 		.ready = kinds[kind].ready,
 		.owner = source,
 	};
-	char text[TCP_TEXT_MAX];
+	char text[SOCKET_TEXT_MAX];
 	int fd, err;
 
-	tcp_text(text, &source->addresses[source->address]);
-	err = tcp_connect(&source->addresses[source->address], &fd);
+	err = begin_to_connect(source, kind, &fd, text);
 	if (err) {
 		if (kind == CHANNEL_CONTROL)
 			try_next_address(source, "cannot connect to %s (%s): %s",
@@ -835,7 +872,7 @@ static struct channel *open_channel(struct source *source, enum channel_kind kin
 		return NULL;
 	}
 	if (kind == CHANNEL_BULK)
-		tcp_limit_unsent(fd, BULK_UNSENT);
+		socket_limit_unsent(fd, BULK_UNSENT);
 	source->channels[kind] = channel_new(fd, text, &source->progress.bytes[kind], &watch,
 					     kinds[kind].admit);
 	if (!source->channels[kind]) {
@@ -991,6 +1028,8 @@ static void run_loop(struct source *source)
 		if (source->done)
 			break;
 		set_wants(source);
+		if (source->stream)
+			stream_turn(source->stream);
 		err = loop_turn(&source->loop, sleep_ms(source, next_tick - now));
 		if (err)
 			fail(source, "epoll: %s", strerror(-err));
@@ -1073,13 +1112,17 @@ static int prepare(struct source *source, char *error)
 		snprintf(error, CODEC_ERROR_MAX, "no random numbers: %s", strerror(errno));
 		return -EIO;
 	}
-	return tcp_resolve(&options->uri, 0, source->addresses, &source->nr_addresses, error);
+	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
+		source->stream = stream_open(&source->loop, &options->uri, NULL, NULL, error);
+		return source->stream ? 0 : -EIO;
+	}
+	return socket_resolve(&options->uri, 0, source->addresses, &source->nr_addresses, error);
 }
 
 int source_run(const struct options *options)
 {
 	struct source *source = calloc(1, sizeof(*source));
-	char error[max(CODEC_ERROR_MAX, TCP_ERROR_MAX)];
+	char error[max(CODEC_ERROR_MAX, SOCKET_ERROR_MAX)];
 	int status;
 
 	if (!source) {
@@ -1109,6 +1152,7 @@ int source_run(const struct options *options)
 	run_loop(source);
 
 	close_channels(source);
+	stream_close(source->stream);
 	launcher_finish(&source->launcher);
 	scheduler_destroy(&source->scheduler);
 	compressor_free(source->compressor);

@@ -150,6 +150,19 @@ def never_started_guest_moves(pair):
     check_guest(destination, 1)
 
 
+def guest_moves_through_a_command(pair):
+    """One stream, which socat carries, in place of three connections."""
+    a, b = pair
+    destination = vm.Guest(b, "destination",
+                           incoming=f"'exec:exec socat - TCP-LISTEN:{PORT}'").start()
+    source = vm.Guest(a, "source").boot()
+    source.wait_ops(500)
+    destination.wait_event("LISTENING")
+    source.type(f'migrate -d -p "exec:exec socat - TCP:{b.ip}:{PORT}"')
+    vm.wait_end(source, destination)
+    check_guest(destination)
+
+
 def destination_killed_before_go_leaves_the_guest_running(pair):
     a, b = pair
     destination = vm.Guest(b, "destination", incoming=INCOMING).start()
@@ -232,6 +245,7 @@ TESTS = [
     background_is_limited_while_it_runs_and_compressed,
     paused_guest_moves_and_another_process_sees_it,
     never_started_guest_moves,
+    guest_moves_through_a_command,
     destination_killed_before_go_leaves_the_guest_running,
     cancel_before_go_leaves_the_guest_running,
     distribution_guest_keeps_its_files,

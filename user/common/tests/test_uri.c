@@ -86,13 +86,34 @@ static void test_other_schemes(void **state)
 	assert_string_equal(uri.rest, "/run/a:b");
 	assert_int_equal(uri_parse(&uri, "fd:7", error, sizeof(error)), 0);
 	assert_int_equal(uri.kind, URI_FD);
-	assert_string_equal(uri.rest, "7");
+	assert_int_equal(uri.fd, 7);
 	assert_int_equal(uri_parse(&uri, "exec:cat > x", error, sizeof(error)), 0);
 	assert_int_equal(uri.kind, URI_EXEC);
 	assert_int_equal(uri_parse(&uri, "defer", error, sizeof(error)), 0);
 	assert_int_equal(uri.kind, URI_DEFER);
 	expect_refused("unix:", "nothing after the colon");
 	expect_refused("exec:", "nothing after the colon");
+}
+
+static void test_long_paths_are_refused_with_both_lengths(void **state)
+{
+	char text[200] = "unix:";
+	struct uri uri;
+
+	(void)state;
+	memset(text + 5, 'p', URI_PATH_MAX);
+	assert_int_equal(uri_parse(&uri, text, error, sizeof(error)), 0);
+	text[5 + URI_PATH_MAX] = 'p';
+	expect_refused(text, "the path has 108 characters, at most 107 are possible");
+}
+
+static void test_bad_descriptors(void **state)
+{
+	(void)state;
+	expect_refused("fd:", "nothing after the colon");
+	expect_refused("fd:name", "descriptor is \"name\", wanted 0 to 65535");
+	expect_refused("fd:-1", "descriptor is \"-1\"");
+	expect_refused("fd:65536", "descriptor is \"65536\"");
 }
 
 static void test_unknown_or_malformed(void **state)
@@ -102,7 +123,7 @@ static void test_unknown_or_malformed(void **state)
 	(void)state;
 	expect_refused("", "no scheme");
 	expect_refused("host", "no scheme");
-	expect_refused("rdma:host:1", "scheme \"rdma\" is unknown");
+	expect_refused("rdma:host:1", "scheme \"rdma\" is unknown; wanted tcp:HOST:PORT");
 	expect_refused("tc:host:1", "scheme \"tc\" is unknown");
 	expect_refused("tcpp:host:1", "scheme \"tcpp\" is unknown");
 	expect_refused(":host:1", "scheme \"\" is unknown");
@@ -131,6 +152,8 @@ int main(void)
 		cmocka_unit_test(test_bad_ports),
 		cmocka_unit_test(test_bad_hosts),
 		cmocka_unit_test(test_other_schemes),
+		cmocka_unit_test(test_long_paths_are_refused_with_both_lengths),
+		cmocka_unit_test(test_bad_descriptors),
 		cmocka_unit_test(test_unknown_or_malformed),
 		cmocka_unit_test(test_format_brackets_only_where_needed),
 	};

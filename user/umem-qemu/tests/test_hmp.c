@@ -74,7 +74,8 @@ static void test_bad_migrate_is_refused_with_what_is_wanted(void **state)
 	assert_error("migrate -p -b tcp:h:1", "\"-b\"", "-d, -n and -m");
 	assert_error("migrate -n tcp:h:1", "-n", "migrate -p -n");
 	assert_error("migrate -m tcp:h:1", "-m", "migrate -p -m");
-	assert_error("migrate -p unix:/x", "\"unix:/x\"", "tcp:HOST:PORT");
+	assert_string_equal(parse("migrate -p unix:/x").uri, "unix:/x");
+	assert_error("migrate -p rdma:h:1", "\"rdma\"", "unix:PATH");
 	assert_error("migrate -p defer", "\"defer\"", "tcp:HOST:PORT");
 	assert_error("migrate -p tcp:h", "\"tcp:h\"", "tcp:HOST:PORT");
 	assert_error("migrate -p tcp:h:99999", "\"99999\"", "0 to 65535");
@@ -172,9 +173,9 @@ static void test_migrate_incoming_is_ours_only_where_a_guest_is_expected(void **
 	assert_int_equal(command.kind, HMP_GUARDED);
 	hmp_parse(&command, "migrate_incoming", true);
 	assert_int_equal(command.kind, HMP_ERROR);
-	hmp_parse(&command, "migrate_incoming unix:/x", true);
+	hmp_parse(&command, "migrate_incoming rdma:h:1", true);
 	assert_int_equal(command.kind, HMP_ERROR);
-	assert_non_null(strstr(command.error, "unix:/x"));
+	assert_non_null(strstr(command.error, "rdma:h:1"));
 }
 
 static void test_overlong_lines_pass(void **state)

@@ -293,8 +293,8 @@ static void test_incoming_without_postcopy_is_qemus(void **state)
 static void test_postcopy_in_conflict_is_refused(void **state)
 {
 	(void)state;
-	assert_refused("-postcopy", "without -incoming", "-incoming tcp:HOST:PORT");
-	assert_refused("-postcopy -incoming unix:/x", "\"unix:/x\"", "tcp:HOST:PORT");
+	assert_refused("-postcopy", "without -incoming", "-incoming URI with tcp:HOST:PORT");
+	assert_refused("-postcopy -incoming rdma:h:1", "\"rdma\"", "unix:PATH");
 	assert_refused("-postcopy -incoming tcp:4444", "\"tcp:4444\"", "tcp:HOST:PORT");
 	assert_refused("-postcopy -incoming rdma:h:1", "\"rdma:h:1\"", "tcp");
 	assert_refused("-postcopy -incoming tcp:0:1 -postcopy-flags 2", "\"2\"", "0, or 1");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "umem-qemu/umemd.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -154,6 +155,57 @@ static void test_commands_and_events_and_the_stream_pass(void **state)
 	free(path);
 }
 
+static void test_descriptor_of_the_uri_is_given_away(void **state)
+{
+	char *path = write_script("echo \"${4#--uri=}\" >&${4#--uri=fd:}");
+	struct hmp_command command = { 0 };
+	struct umemd_setup setup = { .path = path, .role = MIGRATION_SOURCE, .command = &command };
+	char uri[16], text[16] = "", *error = NULL;
+	struct seen seen = { 0 };
+	struct umemd *umemd;
+	int pair[2], stream;
+
+	(void)state;
+	assert_int_equal(pipe(pair), 0);
+	sprintf(uri, "fd:%d", pair[1]);
+	setup.uri = uri;
+	umemd = umemd_start(&setup, &ops, &seen, &stream, &error);
+	assert_non_null(umemd);
+	assert_int_equal(fcntl(pair[1], F_GETFD), -1);
+	assert_true(read(pair[0], text, sizeof(text) - 1) > 0);
+	assert_memory_equal(text, uri, strlen(uri));
+	assert_int_equal(read(pair[0], text, 1), 0);
+	close(pair[0]);
+	close(stream);
+	reap(umemd);
+	unlink(path);
+	free(path);
+}
+
+static void test_descriptor_that_is_not_to_be_had_is_told(void **state)
+{
+	struct umemd_setup setup = { .path = "/bin/true", .role = MIGRATION_DESTINATION };
+	char uri[16], *error = NULL;
+	int own = open("/dev/null", O_RDWR | O_CLOEXEC), stream;
+
+	(void)state;
+	setup.uri = "fd:999";
+	assert_null(umemd_start(&setup, &ops, NULL, &stream, &error));
+	assert_non_null(strstr(error, "descriptor 999 is not open, wanted one that umem-qemu inherited"));
+	free(error);
+	setup.uri = "fd:2";
+	assert_null(umemd_start(&setup, &ops, NULL, &stream, &error));
+	assert_non_null(strstr(error, "descriptor 2 is a standard one"));
+	free(error);
+	sprintf(uri, "fd:%d", own);
+	setup.uri = uri;
+	assert_null(umemd_start(&setup, &ops, NULL, &stream, &error));
+	assert_non_null(strstr(error, "umem-qemu's own"));
+	free(error);
+	assert_true(fcntl(own, F_GETFD) >= 0);
+	close(own);
+}
+
 static void test_dismissed_one_that_does_not_end_is_killed(void **state)
 {
 	char *path = write_script("exec sleep 60");
@@ -194,6 +246,8 @@ int main(void)
 		cmocka_unit_test(test_source_gets_regions_prefault_and_push),
 		cmocka_unit_test(test_destination_gets_regions_and_touch),
 		cmocka_unit_test(test_commands_and_events_and_the_stream_pass),
+		cmocka_unit_test(test_descriptor_of_the_uri_is_given_away),
+		cmocka_unit_test(test_descriptor_that_is_not_to_be_had_is_told),
 		cmocka_unit_test(test_dismissed_one_that_does_not_end_is_killed),
 		cmocka_unit_test(test_program_that_is_none_is_told),
 	};

@@ -187,23 +187,23 @@ struct side {
 static void start_side(struct side *side, const char *role, const char *uri,
 		       const struct memory *memory, unsigned int count, const char *const *extra)
 {
-	char texts[ARGUMENTS][160];
+	char texts[ARGUMENTS][256];
 	char *arguments[ARGUMENTS + 1];
-	int n = 0, sockets[2], states[2];
+	int n = 0, sockets[2], states[2], inherited;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, states))
 		bail("socketpair: %s", strerror(errno));
-	snprintf(texts[n++], 160, "umemd");
-	snprintf(texts[n++], 160, "%s", role);
-	snprintf(texts[n++], 160, "--control-fd=%d", sockets[1]);
-	snprintf(texts[n++], 160, "--state-fd=%d", states[1]);
-	snprintf(texts[n++], 160, "--uri=%s", uri);
+	snprintf(texts[n++], 256, "umemd");
+	snprintf(texts[n++], 256, "%s", role);
+	snprintf(texts[n++], 256, "--control-fd=%d", sockets[1]);
+	snprintf(texts[n++], 256, "--state-fd=%d", states[1]);
+	snprintf(texts[n++], 256, "--uri=%s", uri);
 	for (unsigned int i = 0; i < count; i++)
-		snprintf(texts[n++], 160, "--region=%s:%d:%llu", memory[i].name, memory[i].fd,
+		snprintf(texts[n++], 256, "--region=%s:%d:%llu", memory[i].name, memory[i].fd,
 			 (unsigned long long)memory[i].length);
 	for (; extra && *extra; extra++)
-		snprintf(texts[n++], 160, "%s", *extra);
+		snprintf(texts[n++], 256, "%s", *extra);
 	for (int i = 0; i < n; i++)
 		arguments[i] = texts[i];
 	arguments[n] = NULL;
@@ -218,6 +218,8 @@ static void start_side(struct side *side, const char *role, const char *uri,
 		fcntl(states[1], F_SETFD, 0);
 		for (unsigned int i = 0; i < count; i++)
 			fcntl(memory[i].fd, F_SETFD, 0);
+		if (sscanf(uri, "fd:%d", &inherited) == 1)
+			fcntl(inherited, F_SETFD, 0);
 		dup2(STDOUT_FILENO, STDERR_FILENO);
 		execv(umemd_path, arguments);
 		_exit(127);
@@ -533,6 +535,18 @@ static void begin(struct migration *m, unsigned int regions, uint64_t length,
 	begin_source(m, relayed ? m->relay.port : m->port, source_extra);
 }
 
+/* Of the migration over a path: no part of the tree, gone at its end. */
+#define UNIX_PATH "/tmp/umem-loopback.socket"
+
+static void begin_over(struct migration *m, const char *destination, const char *source)
+{
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 2, 8 * MIB);
+	start_side(&m->destination, "destination", destination, m->to, m->nr_to, NULL);
+	expect(&m->destination, "listening", "uri", destination);
+	start_side(&m->source, "source", source, m->from, m->nr_from, NULL);
+}
+
 static void end(struct migration *m)
 {
 	end_side(&m->source);
@@ -676,12 +690,11 @@ static void stop_touching(struct toucher *touchers, unsigned int count)
 
 /* Tests. */
 
-static void everything_arrives(struct migration *m, const char *const *extra,
-			       unsigned int regions, unsigned int threads)
+/* From the first state to the last page. */
+static void travel(struct migration *m, unsigned int threads)
 {
 	struct toucher touchers[16];
 
-	begin(m, regions, 8 * MIB, extra, false);
 	if (switch_over(m)) {
 		start_touching(touchers, threads, m, 2000, false);
 		expect_end(m);
@@ -692,6 +705,13 @@ static void everything_arrives(struct migration *m, const char *const *extra,
 		check(counter(&m->destination, "checksum_errors") == 0);
 		check(counter(&m->source, "pages_sent") == counter(&m->source, "pages_total"));
 	}
+}
+
+static void everything_arrives(struct migration *m, const char *const *extra,
+			       unsigned int regions, unsigned int threads)
+{
+	begin(m, regions, 8 * MIB, extra, false);
+	travel(m, threads);
 }
 
 static void test_push(struct migration *m)
@@ -718,6 +738,98 @@ static void test_follow(struct migration *m)
 	static const char *const extra[] = { "--follow", "--forward=3", "--backward=2", NULL };
 
 	everything_arrives(m, extra, 2, 4);
+}
+
+static void test_unix(struct migration *m)
+{
+	begin_over(m, "unix:" UNIX_PATH, "unix:" UNIX_PATH);
+	check(!access(UNIX_PATH, F_OK));
+	travel(m, 4);
+	check(access(UNIX_PATH, F_OK) && errno == ENOENT);
+}
+
+/* The file of one that was killed is left behind, and is in nobody's way. */
+static void test_unix_left_behind(struct migration *m)
+{
+	begin_over(m, "unix:" UNIX_PATH, "unix:" UNIX_PATH);
+	kill(m->destination.pid, SIGKILL);
+	check(wait_side(&m->destination) == 1000 + SIGKILL);
+	check(!access(UNIX_PATH, F_OK));
+	end(m);
+	test_unix(m);
+}
+
+/* Both ends of a socket pair that nobody else holds. */
+static void begin_over_pair(struct migration *m)
+{
+	char destination[32], source[32];
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		bail("socketpair: %s", strerror(errno));
+	sprintf(destination, "fd:%d", pair[0]);
+	sprintf(source, "fd:%d", pair[1]);
+	begin_over(m, destination, source);
+	close(pair[0]);
+	close(pair[1]);
+}
+
+static void test_fd(struct migration *m)
+{
+	begin_over_pair(m);
+	travel(m, 4);
+}
+
+static void test_fd_cut(struct migration *m)
+{
+	begin_over_pair(m);
+	if (!switch_over(m))
+		return;
+	kill(m->destination.pid, SIGKILL);
+	expect(&m->source, "state", "message", "cannot be connected again");
+	check(m->source.running);
+}
+
+static void test_fd_refused(struct migration *m)
+{
+	int pair[2];
+	char uri[32];
+
+	if (pipe2(pair, O_CLOEXEC))
+		bail("pipe2: %s", strerror(errno));
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 1, MIB);
+	sprintf(uri, "fd:%d", pair[0]);
+	start_side(&m->source, "source", uri, m->from, 1, NULL);
+	expect(&m->source, "error", "message", "open for reading only, wanted both directions");
+	check(wait_side(&m->source) == 1);
+	end_side(&m->source);
+	start_side(&m->source, "source", "fd:999", m->from, 1, NULL);
+	expect(&m->source, "error", "message", "descriptor 999 is not open");
+	check(wait_side(&m->source) == 1);
+	close(pair[0]);
+	close(pair[1]);
+}
+
+/* A command at each end, and a path between them. */
+static void test_exec(struct migration *m)
+{
+	begin_over(m, "exec:exec socat - UNIX-LISTEN:" UNIX_PATH,
+		   "exec:for i in 1 2 3 4 5 6 7 8 9; do test -S " UNIX_PATH " && break; sleep .2; done; exec socat - UNIX-CONNECT:" UNIX_PATH);
+	travel(m, 4);
+}
+
+static void test_exec_fails(struct migration *m)
+{
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 1, MIB);
+	start_side(&m->source, "source", "exec:exit 7", m->from, 1, NULL);
+	expect(&m->source, "error", "message", "the command exited with status 7");
+	check(wait_side(&m->source) == 1);
+	start_side(&m->destination, "destination", "exec:echo hello, world", m->to, 1, NULL);
+	expect(&m->destination, "listening", NULL, NULL);
+	expect(&m->destination, "error", "message", "got \"hello, w\", wanted \"UMUX\"");
+	check(wait_side(&m->destination) == 1);
 }
 
 static void test_no_push(struct migration *m)
@@ -1402,6 +1514,13 @@ static const struct {
 	{ "three regions, listed in another order at the destination", test_three_regions },
 	{ "everything arrives without checksums", test_no_checksum },
 	{ "everything arrives with follow and prefault", test_follow },
+	{ "everything arrives over a unix socket, whose file then goes", test_unix },
+	{ "a unix socket left behind by a killed destination is replaced", test_unix_left_behind },
+	{ "everything arrives over one inherited descriptor", test_fd },
+	{ "a stream lost after GO: said that it cannot be connected again", test_fd_cut },
+	{ "fd: of one direction or not open: refused", test_fd_refused },
+	{ "everything arrives through a command", test_exec },
+	{ "a command that fails: said with its exit status or what it sent", test_exec_fails },
 	{ "without push only what is asked for is sent, each page once", test_no_push },
 	{ "with zstd pages that shrink travel compressed", test_zstd },
 	{ "a limit of bulk holds", test_bulk_bandwidth },

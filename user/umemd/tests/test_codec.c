@@ -28,31 +28,31 @@ static void expect_error(int err, const char *part)
 static void test_magic(void **state)
 {
 	(void)state;
-	assert_int_equal(magic_check((const uint8_t *)MAGIC, MAGIC_SIZE, error), 0);
+	assert_int_equal(magic_check((const uint8_t *)MAGIC, MAGIC_SIZE, MAGIC, error), 0);
 	/* At every length below the whole it is not the magic yet. */
 	for (size_t size = 0; size < MAGIC_SIZE; size++)
-		assert_int_equal(magic_check((const uint8_t *)MAGIC, size, error), -EPROTO);
+		assert_int_equal(magic_check((const uint8_t *)MAGIC, size, MAGIC, error), -EPROTO);
 	/* Any changed byte makes it something else. */
 	for (size_t i = 0; i < MAGIC_SIZE; i++) {
 		uint8_t bytes[MAGIC_SIZE];
 
 		memcpy(bytes, MAGIC, MAGIC_SIZE);
 		bytes[i] ^= 0x20;
-		assert_int_equal(magic_check(bytes, MAGIC_SIZE, error), -EPROTO);
+		assert_int_equal(magic_check(bytes, MAGIC_SIZE, MAGIC, error), -EPROTO);
 	}
 }
 
 static void test_what_else_may_come_is_named(void **state)
 {
 	(void)state;
-	expect_error(magic_check((const uint8_t *)"GET / HTTP", 8, error),
+	expect_error(magic_check((const uint8_t *)"GET / HTTP", 8, MAGIC, error),
 		     "got \"GET / HT\", wanted \"UMEM\"; this is a browser");
-	expect_error(magic_check((const uint8_t *)"QEVM\0\0\0\3", 8, error),
+	expect_error(magic_check((const uint8_t *)"QEVM\0\0\0\3", 8, MAGIC, error),
 		     "got \"QEVM\\x00\\x00\\x00\\x03\", wanted \"UMEM\"; this is a migration stream of QEMU");
-	expect_error(magic_check((const uint8_t *)"SSH-2.0-", 8, error), "an SSH server");
-	expect_error(magic_check((const uint8_t *)"\xff\xfe", 2, error),
+	expect_error(magic_check((const uint8_t *)"SSH-2.0-", 8, MAGIC, error), "an SSH server");
+	expect_error(magic_check((const uint8_t *)"\xff\xfe", 2, MAGIC, error),
 		     "got \"\\xff\\xfe\", wanted \"UMEM\"");
-	expect_error(magic_check(NULL, 0, error), "it sent nothing, wanted \"UMEM\"");
+	expect_error(magic_check(NULL, 0, MAGIC, error), "it sent nothing, wanted \"UMEM\"");
 }
 
 /* Headers. */

@@ -164,7 +164,11 @@ static void test_regions(void **state)
 static void test_uris(void **state)
 {
 	(void)state;
-	expect_wrong(SOURCE "--uri=unix:/tmp/x", "--uri is \"unix:/tmp/x\", wanted tcp:HOST:PORT");
+	assert_int_equal(parse(SOURCE "--uri=unix:/run/x"), OPTIONS_RUN);
+	assert_int_equal(options.uri.kind, URI_UNIX);
+	assert_string_equal(options.uri_text, "unix:/run/x");
+	assert_int_equal(parse(DESTINATION "--uri=unix:x"), OPTIONS_RUN);
+	expect_wrong(SOURCE "--uri=defer", "--uri is \"defer\", wanted tcp:HOST:PORT, unix:PATH, fd:NUMBER or exec:COMMAND");
 	expect_wrong(SOURCE "--uri=tcp:host", "no port");
 	expect_wrong(SOURCE "--uri=tcp:host:0", "wanted a port from 1 to 65535 to connect to");
 }

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Connections of their own for every channel: tcp: and unix: URIs. */
+#ifndef UMEMD_SOCKET_H
+#define UMEMD_SOCKET_H
+
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "common/uri.h"
+
+#define SOCKET_ADDRESSES_MAX	8
+#define SOCKET_ERROR_MAX		(URI_ERROR_MAX + 256)
+#define SOCKET_TEXT_MAX		128	/* a unix path fits */
+
+struct socket_address {
+	struct sockaddr_storage address;
+	socklen_t size;
+};
+
+/**
+ * struct socket_listener - what socket_listen() opened
+ * @path: file of a unix socket; empty for others
+ * @device: and which file it is,
+ * @inode: for its path may become another's
+ */
+struct socket_listener {
+	int fd;
+	char path[SOCKET_TEXT_MAX];
+	dev_t device;
+	ino_t inode;
+};
+
+/* A function that fails returns -errno and puts a sentence into @error. */
+
+/**
+ * socket_resolve - the addresses of a tcp: or unix: URI
+ * @listen: for listening; an empty host is then every address
+ * @count: how many were found, at most SOCKET_ADDRESSES_MAX
+ * @error: SOCKET_ERROR_MAX bytes
+ */
+int socket_resolve(const struct uri *uri, int listen, struct socket_address *addresses,
+		   unsigned int *count, char *error);
+
+/* "10.0.0.1:4444", "[::1]:4444" or a path */
+void socket_text(char text[SOCKET_TEXT_MAX], const struct socket_address *address);
+
+/**
+ * socket_listen - a listening socket on the first address that works
+ * @actual: URI with the real port
+ * @error: SOCKET_ERROR_MAX bytes
+ *
+ * A unix socket's file that nobody listens on is replaced, any other file refused.
+ */
+int socket_listen(const struct uri *uri, struct socket_listener *listener,
+		  char actual[URI_TEXT_MAX], char *error);
+
+/* Closes it, and removes the file that it made. Nothing if @fd is -1. */
+void socket_unlisten(struct socket_listener *listener);
+
+/* The new connection, and who it is. -EAGAIN when nobody is there any more. */
+int socket_accept(int listener, int *fd, char peer[SOCKET_TEXT_MAX]);
+
+/* Begin to connect; ready when writable, then socket_connected() tells how it went. */
+int socket_connect(const struct socket_address *address, int *fd);
+int socket_connected(int fd);
+
+/* Keep at most this many unsent bytes in the kernel. */
+void socket_limit_unsent(int fd, int bytes);
+
+#endif
