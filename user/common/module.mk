@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-common-src   := common/log.c common/uri.c common/jsonl.c
+common-src   := common/log.c common/uri.c common/jsonl.c common/text.c
 common-tests := log uri jsonl
 
 common-test_log-src   := common/log.c

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "umem-qemu/text.h"
+#include "common/text.h"
 
 #define USEC_PER_SEC	1000000ULL
 #define USEC_PER_MSEC	1000ULL

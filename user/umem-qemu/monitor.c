@@ -16,9 +16,9 @@
 #include <readline/readline.h>
 
 #include "common/log.h"
+#include "common/text.h"
 #include "common/util.h"
 #include "umem-qemu/loop.h"
-#include "umem-qemu/text.h"
 
 #define LINE_MAX_BYTES	4096
 #define OUTPUT_MAX	(64u << 20)

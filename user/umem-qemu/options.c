@@ -8,10 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/text.h"
 #include "common/uri.h"
 #include "common/util.h"
 #include "umem-qemu/keyval.h"
-#include "umem-qemu/text.h"
 
 #define MIB		(1ULL << 20)
 #define DEFAULT_MEMORY	(128 * MIB)

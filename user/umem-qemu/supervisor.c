@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/text.h"
 #include "common/util.h"
 #include "umem-qemu/child.h"
 #include "umem-qemu/hmp.h"
@@ -22,7 +23,6 @@
 #include "umem-qemu/migration.h"
 #include "umem-qemu/monitor.h"
 #include "umem-qemu/qmp.h"
-#include "umem-qemu/text.h"
 #include "umem-qemu/umemd.h"
 
 #define QUIT_PATIENCE_MS	2000

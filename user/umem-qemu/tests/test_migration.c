@@ -10,9 +10,9 @@
 #include <cmocka.h>
 #include <string.h>
 
+#include "common/text.h"
 #include "common/util.h"
 #include "umem-qemu/info.h"
-#include "umem-qemu/text.h"
 
 #define ASKED_MAX	64
 
