@@ -11,10 +11,11 @@ umem-qemu-test_options-src := umem-qemu/options.c umem-qemu/keyval.c common/text
 umem-qemu-test_hmp-src     := umem-qemu/hmp.c common/uri.c
 umem-qemu-test_qmp-src     := umem-qemu/qmp.c common/text.c common/jsonl.c common/log.c
 umem-qemu-test_migration-src := umem-qemu/migration.c umem-qemu/hmp.c umem-qemu/info.c \
-				common/text.c common/uri.c common/log.c
+				common/report.c common/jsonl.c common/text.c common/uri.c common/log.c
 umem-qemu-test_umemd-src   := umem-qemu/umemd.c umem-qemu/child.c umem-qemu/loop.c \
 			      umem-qemu/options.c umem-qemu/keyval.c common/text.c \
 			      common/jsonl.c common/uri.c common/log.c
 umem-qemu-test_child-src   := umem-qemu/child.c common/text.c common/log.c
 umem-qemu-test_loop-src    := umem-qemu/loop.c common/text.c common/log.c
-umem-qemu-test_monitor-src := umem-qemu/monitor.c umem-qemu/loop.c common/text.c common/log.c
+umem-qemu-test_monitor-src := umem-qemu/monitor.c umem-qemu/loop.c common/meter.c common/text.c \
+			      common/log.c

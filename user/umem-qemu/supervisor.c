@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/report.h"
 #include "common/text.h"
 #include "common/util.h"
 #include "umem-qemu/child.h"
@@ -130,9 +131,9 @@ static void log_later(struct supervisor *s, enum log_level level, char *text)
 static void log_event(struct supervisor *s, uint64_t time_us, const char *name,
 		      const char *details)
 {
-	char time[INFO_TIME_MAX];
+	char time[REPORT_TIME_MAX];
 
-	info_time(time, time_us ? time_us : wall_clock_us(NULL));
+	report_time(time, time_us ? time_us : wall_clock_us(NULL));
 	log_later(s, LOG_LEVEL_INFO,
 		  text_format("%s event %s%s%s", time, name, details && *details ? " " : "",
 			      details ? details : ""));
@@ -171,6 +172,13 @@ static void quit_qemu(struct supervisor *s, bool insist)
 	signal_qemu(s);
 }
 
+/* ---- commands ---- */
+
+static json_t *command_info(struct supervisor *s)
+{
+	return info_json(&s->migration, wall_clock_us(NULL));
+}
+
 /* ---- what the machine wants ---- */
 
 static void print_and_free(struct monitor *monitor, char *text)
@@ -179,21 +187,27 @@ static void print_and_free(struct monitor *monitor, char *text)
 	free(text);
 }
 
+static void show_progress(struct supervisor *s)
+{
+	json_t *info = command_info(s);
+	char *text = report_progress(info);
+
+	monitor_progress(s->waiting, report_percent(info), text);
+	free(text);
+	json_decref(info);
+}
+
 static void umemd_event(void *context, struct umemd *umemd, json_t *event)
 {
 	struct supervisor *s = context;
 	const char *name = json_string_value(json_object_get(event, "event"));
-	char *text;
 
 	if (umemd != s->umemd)
 		return;
 	migration_umemd_event(&s->migration, event);
 	if (s->waiting && name && !strcmp(name, "progress") &&
-	    s->migration.role == MIGRATION_SOURCE) {
-		text = info_progress(&s->migration);
-		monitor_progress(s->waiting, text);
-		free(text);
-	}
+	    s->migration.role == MIGRATION_SOURCE)
+		show_progress(s);
 }
 
 static void umemd_gone(void *context, struct umemd *umemd, const char *how)
@@ -486,9 +500,13 @@ static void run_cancel(struct supervisor *s, struct monitor *monitor, const char
 static void run_info(struct supervisor *s, struct monitor *monitor, const char *text,
 		     const struct hmp_command *command)
 {
+	json_t *info;
+
 	if (!migration_exists(&s->migration) || s->qemus_own_migration)
 		return pass_line(s, monitor, text, command);
-	print_and_free(monitor, info_migrate(&s->migration, wall_clock_us(NULL)));
+	info = command_info(s);
+	print_and_free(monitor, report_text(info));
+	json_decref(info);
 	monitor_ready(monitor);
 }
 
