@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 umem-qemu-src  := $(addprefix umem-qemu/,main.c supervisor.c host.c options.c keyval.c hmp.c \
-		    qmp.c migration.c info.c umemd.c child.c monitor.c loop.c) $(common-src)
+		    qmp.c migration.c info.c umemd.c child.c monitor.c request.c control.c \
+		    loop.c) $(common-src)
 umem-qemu-libs := $(shell $(PKG_CONFIG) --libs readline)
-umem-qemu-tests := keyval options hmp qmp migration umemd child loop monitor
+umem-qemu-tests := keyval options hmp qmp migration umemd child loop monitor request control
 
 umem-qemu-test_keyval-src  := umem-qemu/keyval.c common/text.c common/log.c
 umem-qemu-test_options-src := umem-qemu/options.c umem-qemu/keyval.c common/text.c \
@@ -19,3 +20,8 @@ umem-qemu-test_child-src   := umem-qemu/child.c common/text.c common/log.c
 umem-qemu-test_loop-src    := umem-qemu/loop.c common/text.c common/log.c
 umem-qemu-test_monitor-src := umem-qemu/monitor.c umem-qemu/loop.c common/meter.c common/text.c \
 			      common/log.c
+umem-qemu-test_request-src := umem-qemu/request.c umem-qemu/hmp.c common/uri.c common/text.c \
+			      common/log.c
+umem-qemu-test_control-src := umem-qemu/control.c umem-qemu/request.c umem-qemu/hmp.c \
+			      umem-qemu/loop.c common/jsonl.c common/runtime.c common/uri.c \
+			      common/text.c common/log.c
