@@ -48,7 +48,7 @@ pid_t runtime_socket_pid(const char *name);
  * runtime_connect - connect to the socket @path
  *
  * Return: a descriptor that does not block, or a negative errno; -ECONNREFUSED nobody
- * listens there, -EAGAIN somebody does who takes no more connections now.
+ * listens there, -EAGAIN somebody does who takes no connection for two seconds.
  */
 int runtime_connect(const char *path);
 

@@ -16,7 +16,8 @@
 #include "umem-qemu/loop.h"
 
 #define UNSENT_MAX	65536
-#define BACKLOG		16
+#define FULL_ROUNDS	4
+#define BACKLOG		CONTROL_CLIENTS_MAX
 
 struct client {
 	struct client *next;
@@ -34,6 +35,7 @@ struct control {
 	int listener;
 	struct client *clients;
 	size_t nr_clients;
+	unsigned int full_rounds;	/* of the loop, since somebody wants to come in */
 };
 
 /* ---- clients ---- */
@@ -177,12 +179,18 @@ static void refuse_client(int fd)
 static void accept_client(void *context, short revents)
 {
 	struct control *control = context;
-	int fd = accept4(control->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	bool full = control->nr_clients == CONTROL_CLIENTS_MAX;
+	int fd;
 
 	(void)revents;
+	/* Some may be about to leave: what they sent is read first, then their end. */
+	if (full && ++control->full_rounds < FULL_ROUNDS)
+		return;
+	control->full_rounds = 0;
+	fd = accept4(control->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0)
 		return;
-	if (control->nr_clients == CONTROL_CLIENTS_MAX)
+	if (full)
 		refuse_client(fd);
 	else
 		add_client(control, fd);

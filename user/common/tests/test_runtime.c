@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <cmocka.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static void test_xdg_runtime_dir_comes_first_if_it_is_a_path(void **state)
@@ -104,6 +106,29 @@ static void test_connecting_says_why_not(void **state)
 	assert_int_equal(runtime_connect(path), -ENAMETOOLONG);
 }
 
+static void test_a_listener_that_is_stuck_is_given_up(void **state)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "" };
+	char folder[] = "/tmp/umem-test-runtime-XXXXXX";
+	int listener = socket(AF_UNIX, SOCK_STREAM, 0), fds[8], nr = 0, err;
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/s", folder);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	while (nr < 8 && (err = runtime_connect(address.sun_path)) >= 0)
+		fds[nr++] = err;
+	assert_in_range(nr, 1, 7);
+	assert_int_equal(err, -EAGAIN);
+	while (nr)
+		close(fds[--nr]);
+	close(listener);
+	assert_int_equal(runtime_connect(address.sun_path), -ECONNREFUSED);
+	unlink(address.sun_path);
+	rmdir(folder);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -111,6 +136,7 @@ int main(void)
 		cmocka_unit_test(test_name_of_a_socket_is_understood_again),
 		cmocka_unit_test(test_only_a_folder_of_ones_own_is_taken),
 		cmocka_unit_test(test_connecting_says_why_not),
+		cmocka_unit_test(test_a_listener_that_is_stuck_is_given_up),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
