@@ -166,3 +166,22 @@ int jsonl_next(struct jsonl *jsonl, json_t **object, char *error)
 			return parse_line(line, length, object, error);
 	}
 }
+
+json_t *jsonl_string(const char *text)
+{
+	json_t *string = json_string(text);
+	char *copy;
+
+	if (string)
+		return string;
+	copy = strdup(text);
+	if (!copy)
+		return NULL;
+	for (char *c = copy; *c; c++) {
+		if ((unsigned char)*c > 0x7f)
+			*c = '?';
+	}
+	string = json_string(copy);
+	free(copy);
+	return string;
+}

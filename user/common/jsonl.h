@@ -83,4 +83,13 @@ int jsonl_receive(struct jsonl *jsonl);
  */
 int jsonl_next(struct jsonl *jsonl, json_t **object, char *error);
 
+/**
+ * jsonl_string - any text as a JSON string
+ *
+ * Where @text is not UTF-8, each of its bytes above 0x7f becomes a '?'.
+ *
+ * Return: a string, the caller's; NULL out of memory.
+ */
+json_t *jsonl_string(const char *text);
+
 #endif

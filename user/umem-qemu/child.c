@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "umem-qemu/text.h"
+#include "common/text.h"
 
 static int prepare(const struct child_setup *setup)
 {

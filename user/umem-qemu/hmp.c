@@ -77,7 +77,7 @@ static bool parse_number(const char *text, unsigned long max, unsigned long *val
 	return isdigit((unsigned char)*text) && !*end && !errno && *value <= max;
 }
 
-static bool take_uri(struct hmp_command *command, const char *name, const char *text)
+bool hmp_take_uri(struct hmp_command *command, const char *name, const char *text)
 {
 	char error[URI_ERROR_MAX];
 	struct uri uri;
@@ -108,11 +108,21 @@ static bool take_prefault(struct hmp_command *command, const char *what, const c
 	return true;
 }
 
+void hmp_init_migrate(struct hmp_command *command)
+{
+	*command = (struct hmp_command){
+		.kind = HMP_MIGRATE,
+		.word = "migrate",
+		.forward = HMP_PREFAULT_DEFAULT,
+		.backward = HMP_PREFAULT_DEFAULT,
+	};
+}
+
 static void parse_migrate_p(struct hmp_command *command, const struct words *words)
 {
 	size_t i;
 
-	command->forward = command->backward = HMP_PREFAULT_DEFAULT;
+	hmp_init_migrate(command);
 	for (i = 1; i < words->nr && words->word[i][0] == '-'; i++) {
 		const char *flag = words->word[i];
 
@@ -128,7 +138,7 @@ static void parse_migrate_p(struct hmp_command *command, const struct words *wor
 	}
 	if (i == words->nr)
 		return fail(command, "migrate: there is no URI, wanted migrate -p URI [forward [backward]] with " URI_WANTED);
-	if (!take_uri(command, "migrate", words->word[i++]))
+	if (!hmp_take_uri(command, "migrate", words->word[i++]))
 		return;
 	if (i < words->nr &&
 	    !take_prefault(command, "forward", words->word[i++], &command->forward))
@@ -139,7 +149,6 @@ static void parse_migrate_p(struct hmp_command *command, const struct words *wor
 	if (i < words->nr)
 		return fail(command, "migrate: \"%s\" follows the last argument, wanted migrate -p URI [forward [backward]]",
 			    words->word[i]);
-	command->kind = HMP_MIGRATE;
 }
 
 static void parse_migrate(struct hmp_command *command, const struct words *words, bool incoming)
@@ -162,7 +171,7 @@ static void parse_incoming(struct hmp_command *command, const struct words *word
 	if (words->nr != 2)
 		return fail(command, "migrate_incoming: %zu arguments, wanted migrate_incoming " URI_WANTED,
 			    words->nr - 1);
-	if (take_uri(command, "migrate_incoming", words->word[1]))
+	if (hmp_take_uri(command, "migrate_incoming", words->word[1]))
 		command->kind = HMP_INCOMING;
 }
 

@@ -69,6 +69,19 @@ struct hmp_command {
 void hmp_parse(struct hmp_command *command, const char *line, bool incoming);
 
 /**
+ * hmp_init_migrate - a migrate -p with nothing said but that
+ */
+void hmp_init_migrate(struct hmp_command *command);
+
+/**
+ * hmp_take_uri - give a command its URI
+ * @name: of the command, for the message
+ *
+ * Return: false with @command's error filled if umem cannot take it.
+ */
+bool hmp_take_uri(struct hmp_command *command, const char *name, const char *text);
+
+/**
  * hmp_help - what umem adds to QEMU's help
  */
 const char *hmp_help(void);

@@ -11,9 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/text.h"
 #include "common/uri.h"
 #include "umem-qemu/child.h"
-#include "umem-qemu/text.h"
 
 #define DEFAULT_QEMU	"qemu-system-x86_64"
 #define MIB		(1ULL << 20)

@@ -1,26 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "umem-qemu/info.h"
 
-#include <stdio.h>
 #include <string.h>
-#include <time.h>
 
-#include "umem-qemu/text.h"
+#include "common/jsonl.h"
+#include "common/text.h"
+#include "common/util.h"
 
-#define USEC_PER_SEC	1000000ULL
 #define USEC_PER_MSEC	1000ULL
 
-typedef unsigned long long ull;
-
-void info_time(char text[INFO_TIME_MAX], uint64_t time_us)
+static void set_number(json_t *info, const char *name, uint64_t value)
 {
-	time_t seconds = (time_t)(time_us / USEC_PER_SEC);
-	struct tm tm;
-	size_t used;
+	json_object_set_new(info, name,
+			    json_integer((json_int_t)min(value, (uint64_t)INT64_MAX)));
+}
 
-	gmtime_r(&seconds, &tm);
-	used = strftime(text, INFO_TIME_MAX, "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(text + used, INFO_TIME_MAX - used, ".%06lluZ", (ull)(time_us % USEC_PER_SEC));
+static void set_string(json_t *info, const char *name, const char *value)
+{
+	json_object_set_new(info, name, jsonl_string(value));
 }
 
 static uint64_t pages_remaining(const struct migration_progress *progress)
@@ -29,74 +26,65 @@ static uint64_t pages_remaining(const struct migration_progress *progress)
 	       progress->pages_total - progress->pages_done : 0;
 }
 
-static void add_time(struct text *text, const char *key, uint64_t time_us)
-{
-	char time[INFO_TIME_MAX];
-
-	if (!time_us)
-		return;
-	info_time(time, time_us);
-	text_add(text, "%s: %s\n", key, time);
-}
-
-static void add_progress(struct text *text, const struct migration *migration)
+static void set_progress(json_t *info, const struct migration *migration)
 {
 	const struct migration_progress *progress = &migration->progress;
 	bool source = migration->role == MIGRATION_SOURCE;
 
-	text_add(text, "pages total: %llu\n", (ull)progress->pages_total);
-	text_add(text, "pages %s: %llu\n", source ? "sent" : "present", (ull)progress->pages_done);
-	text_add(text, "pages remaining: %llu\n", (ull)pages_remaining(progress));
-	text_add(text, "zero pages: %llu\n", (ull)progress->zero_pages);
-	if (progress->compressed_pages)
-		text_add(text, "compressed pages: %llu, %llu bytes saved\n",
-			 (ull)progress->compressed_pages, (ull)progress->saved_bytes);
-	text_add(text, "transferred urgent: %llu bytes\n", (ull)progress->urgent_bytes);
-	text_add(text, "transferred bulk: %llu bytes\n", (ull)progress->bulk_bytes);
-	text_add(text, "transferred control: %llu bytes\n", (ull)progress->control_bytes);
-	text_add(text, "throughput: %.2f mbps\n", (double)progress->rate_bytes * 8 / 1e6);
-	text_add(text, "requests: %llu\n", (ull)progress->requests);
+	set_number(info, "pages_total", progress->pages_total);
+	set_number(info, source ? "pages_sent" : "pages_present", progress->pages_done);
+	set_number(info, "pages_remaining", pages_remaining(progress));
+	set_number(info, "zero_pages", progress->zero_pages);
+	if (progress->compressed_pages) {
+		set_number(info, "compressed_pages", progress->compressed_pages);
+		set_number(info, "compression_saved_bytes", progress->saved_bytes);
+	}
+	set_number(info, "urgent_bytes", progress->urgent_bytes);
+	set_number(info, "bulk_bytes", progress->bulk_bytes);
+	set_number(info, "control_bytes", progress->control_bytes);
+	set_number(info, "throughput_bytes_per_s", progress->rate_bytes);
+	set_number(info, "requests", progress->requests);
 	if (source)
 		return;
-	text_add(text, "faults: %llu\n", (ull)progress->faults);
-	text_add(text, "fault latency: p50 %llu us, p90 %llu us, p99 %llu us, max %llu us\n",
-		 (ull)progress->fault_p50_us, (ull)progress->fault_p90_us,
-		 (ull)progress->fault_p99_us, (ull)progress->fault_max_us);
-	text_add(text, "duplicates: %llu\n", (ull)progress->duplicates);
-	text_add(text, "checksum errors: %llu\n", (ull)progress->checksum_errors);
+	set_number(info, "faults", progress->faults);
+	set_number(info, "fault_p50_us", progress->fault_p50_us);
+	set_number(info, "fault_p90_us", progress->fault_p90_us);
+	set_number(info, "fault_p99_us", progress->fault_p99_us);
+	set_number(info, "fault_max_us", progress->fault_max_us);
+	set_number(info, "duplicates", progress->duplicates);
+	set_number(info, "checksum_errors", progress->checksum_errors);
 }
 
-char *info_migrate(const struct migration *migration, uint64_t now_us)
+static void set_times(json_t *info, const struct migration *migration, uint64_t now_us)
 {
 	uint64_t end_us = migration->ended_us ? migration->ended_us : now_us;
-	struct text text = { 0 };
 
-	text_add(&text, "Migration status: %s", migration->state);
-	if (migration->reason && strcmp(migration->state, "cancelled"))
-		text_add(&text, " (%s)", migration->reason);
-	text_add(&text, "\nrole: %s\n",
-		 migration->role == MIGRATION_SOURCE ? "source" : "destination");
-	if (migration->command.uri[0])
-		text_add(&text, "uri: %s\n", migration->command.uri);
 	if (migration->started_us)
-		text_add(&text, "total time: %llu ms\n",
-			 (ull)((end_us - migration->started_us) / USEC_PER_MSEC));
-	if (migration->moved || migration->phase == PHASE_SWITCH)
-		add_time(&text, "guest stopped", migration->stopped_us);
-	add_time(&text, "guest resumed", migration->resumed_us);
-	if (migration->progress.known)
-		add_progress(&text, migration);
-	return text_take(&text);
+		set_number(info, "total_time_ms",
+			   (end_us - migration->started_us) / USEC_PER_MSEC);
+	if (migration->stopped_us && (migration->moved || migration->phase == PHASE_SWITCH))
+		set_number(info, "guest_stopped_at_us", migration->stopped_us);
+	if (migration->resumed_us)
+		set_number(info, "guest_resumed_at_us", migration->resumed_us);
 }
 
-char *info_progress(const struct migration *migration)
+json_t *info_json(const struct migration *migration, uint64_t now_us)
 {
-	const struct migration_progress *progress = &migration->progress;
-	double part = progress->pages_total ?
-		      (double)progress->pages_done / (double)progress->pages_total : 0;
+	json_t *info = memory_or_exit(json_object());
 
-	return text_format("migrate: %s, %llu of %llu pages (%.0f %%), %.1f MB/s, %llu requests",
-			   migration->state, (ull)progress->pages_done,
-			   (ull)progress->pages_total, part * 100,
-			   (double)progress->rate_bytes / 1e6, (ull)progress->requests);
+	if (!migration_exists(migration)) {
+		set_string(info, "status", "none");
+		return info;
+	}
+	set_string(info, "status", migration->state);
+	if (migration->reason && strcmp(migration->state, "cancelled"))
+		set_string(info, "reason", migration->reason);
+	set_string(info, "role",
+		   migration->role == MIGRATION_SOURCE ? "source" : "destination");
+	if (migration->command.uri[0])
+		set_string(info, "uri", migration->command.uri);
+	set_times(info, migration, now_us);
+	if (migration->progress.known)
+		set_progress(info, migration);
+	return info;
 }

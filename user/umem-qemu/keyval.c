@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "umem-qemu/text.h"
+#include "common/text.h"
 
 static void add_pair(struct keyval *keyval, char *key, char *value, bool implied)
 {

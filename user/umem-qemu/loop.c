@@ -5,8 +5,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include "common/text.h"
 #include "common/util.h"
-#include "umem-qemu/text.h"
 
 struct watch {
 	loop_fd_fn *fn;		/* NULL: forgotten, to be swept */

@@ -6,10 +6,10 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/text.h"
 #include "umem-qemu/host.h"
 #include "umem-qemu/options.h"
 #include "umem-qemu/supervisor.h"
-#include "umem-qemu/text.h"
 
 /* "-cpu help" and the like: nothing for us to add. */
 static int become_qemu(const struct options *options, const struct host *host)

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/text.h"
 #include "common/util.h"
-#include "umem-qemu/text.h"
 
 #define STREAM_NAME		"umem-state"
 #define STREAM_BANDWIDTH	(1LL << 40)	/* bytes a second: no limit */

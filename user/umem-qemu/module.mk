@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 umem-qemu-src  := $(addprefix umem-qemu/,main.c supervisor.c host.c options.c keyval.c hmp.c \
-		    qmp.c migration.c info.c umemd.c child.c monitor.c loop.c text.c) $(common-src)
+		    qmp.c migration.c info.c umemd.c child.c monitor.c request.c control.c \
+		    loop.c) $(common-src)
 umem-qemu-libs := $(shell $(PKG_CONFIG) --libs readline)
-umem-qemu-tests := keyval options hmp qmp migration umemd child loop monitor
+umem-qemu-tests := keyval options hmp qmp migration umemd child loop monitor request control
 
-umem-qemu-test_keyval-src  := umem-qemu/keyval.c umem-qemu/text.c common/log.c
-umem-qemu-test_options-src := umem-qemu/options.c umem-qemu/keyval.c umem-qemu/text.c \
+umem-qemu-test_keyval-src  := umem-qemu/keyval.c common/text.c common/log.c
+umem-qemu-test_options-src := umem-qemu/options.c umem-qemu/keyval.c common/text.c \
 			      common/uri.c common/log.c
 umem-qemu-test_hmp-src     := umem-qemu/hmp.c common/uri.c
-umem-qemu-test_qmp-src     := umem-qemu/qmp.c umem-qemu/text.c common/jsonl.c common/log.c
+umem-qemu-test_qmp-src     := umem-qemu/qmp.c common/text.c common/jsonl.c common/log.c
 umem-qemu-test_migration-src := umem-qemu/migration.c umem-qemu/hmp.c umem-qemu/info.c \
-				umem-qemu/text.c common/uri.c common/log.c
+				common/report.c common/jsonl.c common/text.c common/uri.c common/log.c
 umem-qemu-test_umemd-src   := umem-qemu/umemd.c umem-qemu/child.c umem-qemu/loop.c \
-			      umem-qemu/options.c umem-qemu/keyval.c umem-qemu/text.c \
+			      umem-qemu/options.c umem-qemu/keyval.c common/text.c \
 			      common/jsonl.c common/uri.c common/log.c
-umem-qemu-test_child-src   := umem-qemu/child.c umem-qemu/text.c common/log.c
-umem-qemu-test_loop-src    := umem-qemu/loop.c umem-qemu/text.c common/log.c
-umem-qemu-test_monitor-src := umem-qemu/monitor.c umem-qemu/loop.c umem-qemu/text.c common/log.c
+umem-qemu-test_child-src   := umem-qemu/child.c common/text.c common/log.c
+umem-qemu-test_loop-src    := umem-qemu/loop.c common/text.c common/log.c
+umem-qemu-test_monitor-src := umem-qemu/monitor.c umem-qemu/loop.c common/meter.c common/text.c \
+			      common/log.c
+umem-qemu-test_request-src := umem-qemu/request.c umem-qemu/hmp.c common/uri.c common/text.c \
+			      common/log.c
+umem-qemu-test_control-src := umem-qemu/control.c umem-qemu/request.c umem-qemu/hmp.c \
+			      umem-qemu/loop.c common/jsonl.c common/runtime.c common/uri.c \
+			      common/text.c common/log.c

@@ -16,13 +16,13 @@
 #include <readline/readline.h>
 
 #include "common/log.h"
+#include "common/meter.h"
+#include "common/text.h"
 #include "common/util.h"
 #include "umem-qemu/loop.h"
-#include "umem-qemu/text.h"
 
 #define LINE_MAX_BYTES	4096
 #define OUTPUT_MAX	(64u << 20)
-#define CLEAR_LINE	"\r\033[K"
 
 struct monitor {
 	monitor_line_fn *line;
@@ -37,8 +37,7 @@ struct monitor {
 	bool too_long;
 	bool ended;		/* no more input will come */
 	bool hung_up;		/* and nobody reads what we write */
-	bool progress_shown;
-	uint64_t progress_ns;
+	struct meter meter;
 	int cpu;
 	char input[LINE_MAX_BYTES];
 	size_t input_used;
@@ -128,9 +127,10 @@ static void put(struct monitor *monitor, const char *text)
 
 static void end_progress(struct monitor *monitor)
 {
-	if (monitor->progress_shown)
-		put(monitor, CLEAR_LINE);
-	monitor->progress_shown = false;
+	const char *clear = meter_clear(&monitor->meter);
+
+	if (*clear)
+		put(monitor, clear);
 }
 
 void monitor_print(struct monitor *monitor, const char *text)
@@ -139,21 +139,12 @@ void monitor_print(struct monitor *monitor, const char *text)
 	put(monitor, text);
 }
 
-void monitor_progress(struct monitor *monitor, const char *text)
+void monitor_progress(struct monitor *monitor, unsigned int percent, const char *text)
 {
-	uint64_t now = now_ns();
-	char *line;
+	char *line = meter_draw(&monitor->meter, percent, text, now_ns());
 
-	if (monitor->terminal) {
-		line = text_format(CLEAR_LINE "%.200s", text);
-		monitor->progress_shown = true;
-	} else if (now - monitor->progress_ns >= NSEC_PER_SEC) {
-		line = text_format("%s\n", text);
-		monitor->progress_ns = now;
-	} else {
-		return;
-	}
-	put(monitor, line);
+	if (line)
+		put(monitor, line);
 	free(line);
 }
 
@@ -162,7 +153,8 @@ void monitor_progress(struct monitor *monitor, const char *text)
 static void deliver(struct monitor *monitor, const char *line)
 {
 	monitor->busy = true;
-	monitor->progress_ns = now_ns();
+	meter_begin(&monitor->meter, monitor->terminal ? meter_columns(monitor->out) : 0,
+		    now_ns());
 	watch(monitor);
 	monitor->line(monitor->context, monitor, line);
 }

@@ -42,10 +42,11 @@ void monitor_print(struct monitor *monitor, const char *text);
 
 /**
  * monitor_progress - how it goes, while a line is being worked on
+ * @percent: 0 to 100
  *
  * On a terminal one line that changes, else a line a second at most.
  */
-void monitor_progress(struct monitor *monitor, const char *text);
+void monitor_progress(struct monitor *monitor, unsigned int percent, const char *text);
 
 /**
  * monitor_ready - the line is done: prompt for the next

@@ -8,13 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/text.h"
 #include "common/uri.h"
 #include "common/util.h"
 #include "umem-qemu/keyval.h"
-#include "umem-qemu/text.h"
 
 #define MIB		(1ULL << 20)
 #define DEFAULT_MEMORY	(128 * MIB)
+#define SOCKET_PATH_MAX	107
 #define QEMU_RAM_ALIGN	8192ULL	/* QEMU rounds -m up to this */
 
 /* One argument of QEMU's: as it came, or a region whose descriptor is not known yet. */
@@ -468,9 +469,9 @@ static int take_unix_monitor(struct parser *p, const char *value)
 	if (!path || !*path)
 		err = refuse(p, "-monitor %s: there is no path, wanted unix:PATH,server=on,wait=off",
 			     value);
-	else if (strlen(path) > 107)
-		err = refuse(p, "-monitor %s: the path has %zu characters, a socket's has at most 107",
-			     value, strlen(path));
+	else if (strlen(path) > SOCKET_PATH_MAX)
+		err = refuse(p, "-monitor %s: the path has %zu characters, a socket's has at most %d",
+			     value, strlen(path), SOCKET_PATH_MAX);
 	else if (!server || keyval_parse_bool(server) != 1)
 		err = refuse(p, "-monitor %s: server is \"%s\", umem-qemu wants unix:PATH,server=on,wait=off",
 			     value, server ? server : "off");
@@ -611,6 +612,33 @@ static int take_version(struct parser *p, const char *name, const char *value)
 	return 0;
 }
 
+static int take_name(struct parser *p, const char *name, const char *value)
+{
+	struct keyval keyval;
+	const char *guest;
+	char *why = NULL;
+
+	if (!keyval_parse(&keyval, value, "guest", &why)) {
+		guest = keyval_get(&keyval, "guest");
+		if (guest)
+			replace(&p->options->name, text_copy(guest));
+		keyval_destroy(&keyval);
+	}
+	free(why);
+	pass_option(p, name, value);
+	return 0;
+}
+
+static int take_control(struct parser *p, const char *name, const char *value)
+{
+	if (!*value || strlen(value) > SOCKET_PATH_MAX)
+		return refuse(p, "-%s is \"%s\" with %zu characters, wanted none, or a path of 1 to %d",
+			      name, value, strlen(value), SOCKET_PATH_MAX);
+	p->options->no_control = !strcmp(value, "none");
+	replace(&p->options->control, p->options->no_control ? NULL : text_copy(value));
+	return 0;
+}
+
 struct option_rule {
 	const char *name;
 	bool argument;
@@ -622,6 +650,8 @@ static const struct option_rule rules[] = {
 	{ "umemd", true, take_umemd },
 	{ "postcopy", false, take_postcopy },
 	{ "postcopy-flags", true, take_postcopy_flags },
+	{ "control", true, take_control },
+	{ "name", true, take_name },
 	{ "h", false, take_help },
 	{ "help", false, take_help },
 	{ "version", false, take_version },
@@ -798,6 +828,8 @@ void options_destroy(struct options *options)
 	free(options->kvm);
 	free(options->stdio_user);
 	free(options->foreign_monitor);
+	free(options->name);
+	free(options->control);
 	for (size_t i = 0; i < options->nr_regions; i++)
 		free(options->regions[i].name);
 	for (size_t i = 0; i < options->nr_monitors; i++)
@@ -898,6 +930,9 @@ const char *options_help(void)
 "                     command migrate_incoming URI\n"
 "  -postcopy-flags N  0 (default); 1: touch each page in the guest's address space\n"
 "                     after it was published\n"
+"  -control PATH      the socket at which umemctl gives commands; -control none: there is\n"
+"                     none. Default: umem-qemu-PID.sock in $XDG_RUNTIME_DIR, else in\n"
+"                     /run/umem for root, else in /tmp/umem-UID\n"
 "  --help, --version\n"
 "\n"
 "All other options are QEMU's. -m and every memory-backend-ram, -memfd and -file object\n"

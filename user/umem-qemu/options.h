@@ -51,6 +51,9 @@ struct option_argument;
  * @paused: the user gave -S
  * @kvm: the option that demands KVM, NULL if none does
  * @stdio_user: the option by which QEMU itself reads standard input, NULL if none does
+ * @name: -name of the guest; NULL when not given
+ * @control: -control; NULL: the default
+ * @no_control: -control none
  * @help: --help was given
  * @version: --version was given
  * @lists: QEMU is asked for a list and will start no guest (-cpu help)
@@ -66,6 +69,9 @@ struct options {
 	bool paused;
 	char *kvm;
 	char *stdio_user;
+	char *name;
+	char *control;
+	bool no_control;
 	bool help;
 	bool version;
 	bool lists;

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "umem-qemu/text.h"
+#include "common/text.h"
 
 #define QMP_LINE_MAX	(64u << 20)	/* the answer to "info tlb" is long */
 #define USEC_PER_SEC	1000000ULL

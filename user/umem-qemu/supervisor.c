@@ -13,16 +13,19 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/jsonl.h"
 #include "common/log.h"
+#include "common/report.h"
+#include "common/text.h"
 #include "common/util.h"
 #include "umem-qemu/child.h"
+#include "umem-qemu/control.h"
 #include "umem-qemu/hmp.h"
 #include "umem-qemu/info.h"
 #include "umem-qemu/loop.h"
 #include "umem-qemu/migration.h"
 #include "umem-qemu/monitor.h"
 #include "umem-qemu/qmp.h"
-#include "umem-qemu/text.h"
 #include "umem-qemu/umemd.h"
 
 #define QUIT_PATIENCE_MS	2000
@@ -69,6 +72,7 @@ struct supervisor {
 	int stream_fd;				/* device state, QEMU's end */
 
 	struct monitor *monitors[OPTIONS_MONITORS_MAX];
+	struct control *control;		/* NULL: there is none */
 	struct monitor *waiting;		/* gave the command the machine works on */
 	struct log_line *lines;			/* not written yet */
 	struct log_line **lines_end;
@@ -130,9 +134,9 @@ static void log_later(struct supervisor *s, enum log_level level, char *text)
 static void log_event(struct supervisor *s, uint64_t time_us, const char *name,
 		      const char *details)
 {
-	char time[INFO_TIME_MAX];
+	char time[REPORT_TIME_MAX];
 
-	info_time(time, time_us ? time_us : wall_clock_us(NULL));
+	report_time(time, time_us ? time_us : wall_clock_us(NULL));
 	log_later(s, LOG_LEVEL_INFO,
 		  text_format("%s event %s%s%s", time, name, details && *details ? " " : "",
 			      details ? details : ""));
@@ -171,6 +175,113 @@ static void quit_qemu(struct supervisor *s, bool insist)
 	signal_qemu(s);
 }
 
+/* ---- commands, from monitors and from the control socket ---- */
+
+/* @waiting: the monitor that waits for the end, or NULL. NULL, or why not, the caller's string. */
+static char *command_migrate(struct supervisor *s, const struct hmp_command *command,
+			     struct monitor *waiting)
+{
+	char *why;
+
+	if (!s->qmp_ready)
+		return text_format("QEMU %s, wanted one that runs",
+				   s->qemu ? "does not answer yet" : "has ended");
+	if (s->waiting)
+		return text_copy("a monitor waits for another migration");
+	s->waiting = waiting;
+	why = migration_start(&s->migration, command);
+	if (why)
+		s->waiting = NULL;
+	else
+		s->qemus_own_migration = false;
+	return why;
+}
+
+static char *command_cancel(struct supervisor *s)
+{
+	return migration_cancel(&s->migration);
+}
+
+static json_t *command_info(struct supervisor *s)
+{
+	return info_json(&s->migration, wall_clock_us(NULL));
+}
+
+/* ---- the control socket ---- */
+
+static void tell_watchers(struct supervisor *s, const char *event)
+{
+	if (control_watched(s->control))
+		control_tell(s->control, json_pack("{s:s, s:o}", "event", event,
+						   "info", command_info(s)),
+			     !strcmp(event, "end"));
+}
+
+/* A migration that is over is told at once: it may have ended before its watcher asked. */
+static char *command_watch(struct supervisor *s, struct control_answer *answer)
+{
+	if (migration_active(&s->migration))
+		answer->watch = true;
+	else if (s->migration.ended_us)
+		answer->event = json_pack("{s:s, s:o}", "event", "end", "info", command_info(s));
+	else
+		return text_copy("watch: there was no migration yet, wanted one");
+	return NULL;
+}
+
+static json_t *guest_json(struct supervisor *s)
+{
+	json_t *guest = json_pack("{s:i}", "pid", (int)getpid());
+
+	if (s->options->name)
+		json_object_set_new(guest, "name", jsonl_string(s->options->name));
+	return guest;
+}
+
+static void control_request(void *context, const struct request *request,
+			    struct control_answer *answer)
+{
+	struct supervisor *s = context;
+	char *why = NULL;
+
+	answer->reply = json_pack("{s:b}", "ok", true);
+	if (request->kind == REQUEST_MIGRATE)
+		why = command_migrate(s, &request->command, NULL);
+	else if (request->kind == REQUEST_CANCEL)
+		why = command_cancel(s);
+	else if (request->kind == REQUEST_WATCH)
+		why = command_watch(s, answer);
+	if (request->kind == REQUEST_INFO) {
+		json_object_set_new(answer->reply, "guest", guest_json(s));
+		json_object_set_new(answer->reply, "info", command_info(s));
+	}
+	if (why) {
+		json_decref(answer->reply);
+		answer->reply = json_pack("{s:o}", "error", jsonl_string(why));
+	}
+	free(why);
+}
+
+static int open_control(struct supervisor *s)
+{
+	char *error = NULL;
+
+	if (s->options->no_control)
+		return 0;
+	if (s->options->control)
+		s->control = control_open(s->options->control, control_request, s, &error);
+	else
+		s->control = control_open_default(control_request, s, &error);
+	if (s->control)
+		return 0;
+	if (s->options->control)
+		log_error("-control %s", error);
+	else	/* nobody asked for one: no reason to keep the guest from starting */
+		log_warning("no control socket, umemctl will not find this guest: %s", error);
+	free(error);
+	return s->options->control ? -1 : 0;
+}
+
 /* ---- what the machine wants ---- */
 
 static void print_and_free(struct monitor *monitor, char *text)
@@ -179,21 +290,29 @@ static void print_and_free(struct monitor *monitor, char *text)
 	free(text);
 }
 
+static void show_progress(struct supervisor *s)
+{
+	json_t *info = command_info(s);
+	char *text = report_progress(info);
+
+	monitor_progress(s->waiting, report_percent(info), text);
+	free(text);
+	json_decref(info);
+}
+
 static void umemd_event(void *context, struct umemd *umemd, json_t *event)
 {
 	struct supervisor *s = context;
 	const char *name = json_string_value(json_object_get(event, "event"));
-	char *text;
 
 	if (umemd != s->umemd)
 		return;
 	migration_umemd_event(&s->migration, event);
-	if (s->waiting && name && !strcmp(name, "progress") &&
-	    s->migration.role == MIGRATION_SOURCE) {
-		text = info_progress(&s->migration);
-		monitor_progress(s->waiting, text);
-		free(text);
-	}
+	if (!name || strcmp(name, "progress"))
+		return;
+	tell_watchers(s, "progress");
+	if (s->waiting && s->migration.role == MIGRATION_SOURCE)
+		show_progress(s);
 }
 
 static void umemd_gone(void *context, struct umemd *umemd, const char *how)
@@ -329,6 +448,9 @@ static void say(void *context, const char *text)
 {
 	struct supervisor *s = context;
 
+	if (control_watched(s->control))
+		control_tell(s->control, json_pack("{s:s, s:o}", "event", "message",
+						   "text", jsonl_string(text)), false);
 	if (s->waiting)
 		print_and_free(s->waiting, text_format("%s\n", text));
 	else
@@ -340,14 +462,18 @@ static void done(void *context)
 	struct supervisor *s = context;
 	struct monitor *monitor = s->waiting;
 
+	if (!migration_active(&s->migration))
+		tell_watchers(s, "end");
 	s->waiting = NULL;
 	if (monitor)
-		monitor_ready(monitor);
+		monitor_ready(monitor);		/* may bring the next command */
 }
 
 static void machine_log(void *context, const char *name, const char *details)
 {
 	log_event(context, 0, name, details);
+	if (!strcmp(name, "STATE"))
+		tell_watchers(context, "state");
 }
 
 static void give_up(void *context, const char *reason)
@@ -437,11 +563,10 @@ static void pass_line(struct supervisor *s, struct monitor *monitor, const char 
 }
 
 /* The machine has taken a command, or says why not. It may be done with it already. */
-static void taken(struct supervisor *s, struct monitor *monitor, const char *name, char *why)
+static void taken(struct monitor *monitor, const char *name, char *why)
 {
 	if (!why)
 		return;
-	s->waiting = NULL;
 	print_and_free(monitor, text_format("%s: %s\n", name, why));
 	free(why);
 	monitor_ready(monitor);
@@ -450,26 +575,25 @@ static void taken(struct supervisor *s, struct monitor *monitor, const char *nam
 static void run_migrate(struct supervisor *s, struct monitor *monitor,
 			const struct hmp_command *command)
 {
-	char *why;
+	char *why = command_migrate(s, command, command->detach ? NULL : monitor);
 
-	if (s->waiting)
-		return answer(monitor, "migrate: another monitor waits for a migration to end");
-	s->qemus_own_migration = false;
-	if (!command->detach)
-		s->waiting = monitor;
-	why = migration_start(&s->migration, command);
 	if (!why && command->detach)
 		return monitor_ready(monitor);
-	taken(s, monitor, "migrate", why);
+	taken(monitor, "migrate", why);
 }
 
 static void run_incoming(struct supervisor *s, struct monitor *monitor,
 			 const struct hmp_command *command)
 {
+	char *why;
+
 	if (s->waiting)
 		return answer(monitor, "migrate_incoming: another monitor waits for a migration");
 	s->waiting = monitor;
-	taken(s, monitor, "migrate_incoming", migration_listen(&s->migration, command->uri));
+	why = migration_listen(&s->migration, command->uri);
+	if (why)
+		s->waiting = NULL;
+	taken(monitor, "migrate_incoming", why);
 }
 
 static void run_cancel(struct supervisor *s, struct monitor *monitor, const char *text,
@@ -479,7 +603,7 @@ static void run_cancel(struct supervisor *s, struct monitor *monitor, const char
 
 	if (!migration_active(&s->migration) && !s->migration.moved)
 		return pass_line(s, monitor, text, command);
-	why = migration_cancel(&s->migration);
+	why = command_cancel(s);
 	if (why)
 		print_and_free(monitor, text_format("migrate_cancel: %s\n", why));
 	free(why);
@@ -489,9 +613,13 @@ static void run_cancel(struct supervisor *s, struct monitor *monitor, const char
 static void run_info(struct supervisor *s, struct monitor *monitor, const char *text,
 		     const struct hmp_command *command)
 {
+	json_t *info;
+
 	if (!migration_exists(&s->migration) || s->qemus_own_migration)
 		return pass_line(s, monitor, text, command);
-	print_and_free(monitor, info_migrate(&s->migration, wall_clock_us(NULL)));
+	info = command_info(s);
+	print_and_free(monitor, report_text(info));
+	json_decref(info);
 	monitor_ready(monitor);
 }
 
@@ -788,8 +916,9 @@ int supervisor_run(const struct options *options, const struct host *host)
 	if (options->foreign_monitor)
 		log_warning("-monitor %s is QEMU's own: it does not know migrate -p; stdio and unix: do",
 			    options->foreign_monitor);
-	if (catch_signals(&s) || open_monitors(&s) || start_qemu(&s)) {
+	if (catch_signals(&s) || open_monitors(&s) || open_control(&s) || start_qemu(&s)) {
 		close_monitors(&s);
+		control_close(s.control);
 		return 1;
 	}
 	while (!s.leave && (s.qemu || umemds_left(&s)))
@@ -797,6 +926,7 @@ int supervisor_run(const struct options *options, const struct host *host)
 
 	while (s.lines)
 		write_line(&s);
+	control_close(s.control);
 	migration_destroy(&s.migration);
 	close_stream(&s);
 	return s.gave_up ? 1 : s.qemu_status;

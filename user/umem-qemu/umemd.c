@@ -11,9 +11,9 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/text.h"
 #include "common/uri.h"
 #include "umem-qemu/child.h"
-#include "umem-qemu/text.h"
 
 #define LINE_MAX_BYTES	65536
 #define UNSENT_MAX	65536

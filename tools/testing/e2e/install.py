@@ -47,7 +47,7 @@ def dkms_builds_installs_and_removes_the_module(host):
 def make_install_then_modprobe_then_a_guest(host):
     host.run(f"make -C {SOURCE} && make -C {SOURCE} install && modprobe umem", timeout=500,
              check=True)
-    expect(host.run("which umem-qemu umemd", check=True).out.count("/usr/local/bin/") == 2,
+    expect(host.run("which umem-qemu umemd umemctl", check=True).out.count("/usr/local/bin/") == 3,
            "the programs are not in /usr/local/bin")
     guest_runs(host, "umem-qemu")
     host.run("rmmod umem", check=True)

@@ -10,9 +10,10 @@
 #include <cmocka.h>
 #include <string.h>
 
+#include "common/report.h"
+#include "common/text.h"
 #include "common/util.h"
 #include "umem-qemu/info.h"
-#include "umem-qemu/text.h"
 
 #define ASKED_MAX	64
 
@@ -1332,9 +1333,28 @@ static void assert_line(const char *text, const char *line)
 		fail_msg("no line \"%s\" in:\n%s", line, text);
 }
 
+/* What "info migrate" prints; the object behind it is the caller's. */
+static char *info_text(const struct world *w, uint64_t now_us, json_t **info)
+{
+	*info = info_json(&w->migration, now_us);
+	return report_text(*info);
+}
+
+static void assert_json(json_t *info, const char *want)
+{
+	json_t *wanted = json_loads(want, 0, NULL);
+	char *got = json_dumps(info, JSON_SORT_KEYS);
+
+	if (!json_equal(info, wanted))
+		fail_msg("got %s, wanted %s", got, want);
+	free(got);
+	json_decref(wanted);
+}
+
 static void test_info_migrate_of_a_source(void **state)
 {
 	struct world *w = *state;
+	json_t *info;
 	char *text;
 
 	go_to(w, STEP_STREAM);
@@ -1348,7 +1368,7 @@ static void test_info_migrate_of_a_source(void **state)
 	umemd(w, "{\"event\":\"progress\",\"pages_total\":100,\"pages_sent\":40,\"urgent_bytes\":1,"
 	      "\"bulk_bytes\":2,\"control_bytes\":3,\"requests\":4,\"zero_pages\":5,\"compressed_pages\":8,\"saved_bytes\":9,"
 	      "\"rate_bytes\":125000}");
-	text = info_migrate(&w->migration, 3500000);
+	text = info_text(w, 3500000, &info);
 	assert_line(text, "Migration status: running");
 	assert_line(text, "role: source");
 	assert_line(text, "uri: tcp:there:4444");
@@ -1366,14 +1386,21 @@ static void test_info_migrate_of_a_source(void **state)
 	assert_line(text, "compressed pages: 8, 9 bytes saved");
 	free(text);
 
-	text = info_progress(&w->migration);
+	text = report_progress(info);
 	assert_string_equal(text, "migrate: running, 40 of 100 pages (40 %), 0.1 MB/s, 4 requests");
 	free(text);
+	assert_json(info, "{\"status\":\"running\",\"role\":\"source\",\"uri\":\"tcp:there:4444\","
+		    "\"total_time_ms\":2500,\"guest_stopped_at_us\":1763695800123456,"
+		    "\"pages_total\":100,\"pages_sent\":40,\"pages_remaining\":60,"
+		    "\"zero_pages\":5,\"urgent_bytes\":1,\"bulk_bytes\":2,\"control_bytes\":3,"
+		    "\"throughput_bytes_per_s\":125000,\"requests\":4}");
+	json_decref(info);
 }
 
 static void test_info_migrate_of_a_destination(void **state)
 {
 	struct world *w = *state;
+	json_t *info;
 	char *text;
 
 	expect(w, false, false);
@@ -1382,7 +1409,7 @@ static void test_info_migrate_of_a_destination(void **state)
 	      "\"fault_p50_us\":1,\"fault_p90_us\":2,\"fault_p99_us\":3,\"fault_max_us\":4,"
 	      "\"duplicates\":5,\"checksum_errors\":6}");
 	umemd_state(w, "end");
-	text = info_migrate(&w->migration, 0);
+	text = info_text(w, 0, &info);
 	assert_line(text, "Migration status: completed");
 	assert_line(text, "role: destination");
 	assert_line(text, "pages present: 100");
@@ -1392,11 +1419,16 @@ static void test_info_migrate_of_a_destination(void **state)
 	assert_line(text, "duplicates: 5");
 	assert_line(text, "checksum errors: 6");
 	free(text);
+	assert_int_equal(json_integer_value(json_object_get(info, "pages_present")), 100);
+	assert_int_equal(json_integer_value(json_object_get(info, "fault_p99_us")), 3);
+	assert_null(json_object_get(info, "pages_sent"));
+	json_decref(info);
 }
 
 static void test_info_migrate_names_the_reason_of_a_failure(void **state)
 {
 	struct world *w = *state;
+	json_t *info;
 	char *text;
 
 	assert_false(migration_exists(&w->migration));
@@ -1404,9 +1436,32 @@ static void test_info_migrate_names_the_reason_of_a_failure(void **state)
 	umemd_errs(w);
 	play_undo(w, true);
 	assert_true(migration_exists(&w->migration));
-	text = info_migrate(&w->migration, 0);
+	text = info_text(w, 0, &info);
 	assert_line(text, "Migration status: failed (connection lost)");
 	free(text);
+	assert_string_equal(json_string_value(json_object_get(info, "reason")), "connection lost");
+	json_decref(info);
+}
+
+static void test_info_without_any_migration_is_none(void **state)
+{
+	struct world *w = *state;
+	json_t *info = info_json(&w->migration, 1);
+
+	assert_json(info, "{\"status\":\"none\"}");
+	json_decref(info);
+}
+
+static void test_info_of_text_that_is_not_utf8_is_still_json(void **state)
+{
+	struct world *w = *state;
+	json_t *info;
+
+	go_to(w, STEP_STREAM);
+	strcpy(w->migration.command.uri, "tcp:\xff\xfe:1");
+	info = info_json(&w->migration, 1);
+	assert_string_equal(json_string_value(json_object_get(info, "uri")), "tcp:\?\?:1");
+	json_decref(info);
 }
 
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -1461,6 +1516,8 @@ int main(void)
 		test(test_info_migrate_of_a_source),
 		test(test_info_migrate_of_a_destination),
 		test(test_info_migrate_names_the_reason_of_a_failure),
+		test(test_info_without_any_migration_is_none),
+		test(test_info_of_text_that_is_not_utf8_is_still_json),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

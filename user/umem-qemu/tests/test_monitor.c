@@ -280,11 +280,11 @@ static void test_progress_off_a_terminal_is_a_line_a_second_at_most(void **state
 	seen->hold = true;
 	put(fd, "migrate\n");
 	for (int i = 0; i < 5; i++)
-		monitor_progress(seen->monitor, "migrate: early");
+		monitor_progress(seen->monitor, 0, "migrate: early");
 	assert_says(fd, "");
 	usleep(1010000);
 	for (int i = 0; i < 5; i++)
-		monitor_progress(seen->monitor, "migrate: 5 %");
+		monitor_progress(seen->monitor, 5, "migrate: 5 %");
 	assert_says(fd, "migrate: 5 %\n");
 	monitor_ready(seen->monitor);
 	assert_says(fd, "(qemu) ");

@@ -465,6 +465,44 @@ static void test_help_version_and_lists_are_seen(void **state)
 	assert_non_null(strstr(options_help(), "migrate [-d] -p"));
 }
 
+static void test_control_socket_and_name_are_understood(void **state)
+{
+	struct options options;
+
+	(void)state;
+	parse(&options, "-m 64");
+	assert_null(options.control);
+	assert_null(options.name);
+	assert_false(options.no_control);
+	options_destroy(&options);
+	parse(&options, "-control /run/x.sock -name guest=web,debug-threads=on");
+	assert_string_equal(options.control, "/run/x.sock");
+	assert_string_equal(options.name, "web");
+	options_destroy(&options);
+	parse(&options, "-control /run/x.sock -control none -name db");
+	assert_true(options.no_control);
+	assert_null(options.control);
+	assert_string_equal(options.name, "db");
+	options_destroy(&options);
+	assert_qemu_gets("-m 64 -control none -name db", "-m 64 -name db " MAIN_OBJECT("67108864"));
+}
+
+static void test_a_control_path_too_long_for_a_socket_is_refused(void **state)
+{
+	char path[120], *argv[] = { "umem-qemu", "-control", path, NULL };
+	struct options options;
+	char *error = NULL;
+
+	(void)state;
+	memset(path, 'x', 108);
+	path[108] = '\0';
+	assert_int_equal(options_parse(&options, 3, argv, &error), -EINVAL);
+	assert_non_null(strstr(error, "-control is \"xxx"));
+	assert_non_null(strstr(error, "108 characters, wanted none, or a path of 1 to 107"));
+	free(error);
+	options_destroy(&options);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -491,6 +529,8 @@ int main(void)
 		cmocka_unit_test(test_only_a_demand_for_kvm_counts),
 		cmocka_unit_test(test_own_options_do_not_reach_qemu),
 		cmocka_unit_test(test_memory_in_a_config_file_is_refused_with_its_line),
+		cmocka_unit_test(test_control_socket_and_name_are_understood),
+		cmocka_unit_test(test_a_control_path_too_long_for_a_socket_is_refused),
 		cmocka_unit_test(test_help_version_and_lists_are_seen),
 	};
 

@@ -14,8 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/text.h"
 #include "common/util.h"
-#include "umem-qemu/text.h"
 
 static struct region_option regions[] = { { "pc.ram", 1 << 20 }, { "dimm0", 4096 } };
 static const int region_fds[] = { 20, 21 };

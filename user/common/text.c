@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "umem-qemu/text.h"
+#include "common/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Strings that grow. Out of memory ends the program: nothing here can go on without its strings. */
-#ifndef UMEM_QEMU_TEXT_H
-#define UMEM_QEMU_TEXT_H
+#ifndef COMMON_TEXT_H
+#define COMMON_TEXT_H
 
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "common/report.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/text.h"
+#include "common/util.h"
+
+#define USEC_PER_SEC	1000000ULL
+
+typedef unsigned long long ull;
+
+struct row {
+	const char *name;	/* in the JSON object */
+	const char *key;	/* for people */
+	void (*add)(struct text *text, const struct row *row, json_t *info);
+};
+
+void report_time(char text[REPORT_TIME_MAX], uint64_t time_us)
+{
+	time_t seconds = (time_t)(time_us / USEC_PER_SEC);
+	struct tm tm;
+	size_t used;
+
+	gmtime_r(&seconds, &tm);
+	used = strftime(text, REPORT_TIME_MAX, "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(text + used, REPORT_TIME_MAX - used, ".%06lluZ", (ull)(time_us % USEC_PER_SEC));
+}
+
+void report_clean(char *text)
+{
+	for (; *text; text++) {
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			*text = '?';
+	}
+}
+
+static uint64_t number(json_t *info, const char *name)
+{
+	json_int_t value = json_integer_value(json_object_get(info, name));
+
+	return value > 0 ? (uint64_t)value : 0;
+}
+
+/* Never NULL; the caller's. */
+static char *string(json_t *info, const char *name)
+{
+	const char *value = json_string_value(json_object_get(info, name));
+	char *copy = text_copy(value ? value : "");
+
+	report_clean(copy);
+	return copy;
+}
+
+/* ---- a value each ---- */
+
+static void add_status(struct text *text, const struct row *row, json_t *info)
+{
+	char *status = string(info, row->name), *reason = string(info, "reason");
+
+	text_add(text, "%s: %s", row->key, status);
+	if (*reason)
+		text_add(text, " (%s)", reason);
+	text_add(text, "\n");
+	free(status);
+	free(reason);
+}
+
+static void add_string(struct text *text, const struct row *row, json_t *info)
+{
+	char *value = string(info, row->name);
+
+	text_add(text, "%s: %s\n", row->key, value);
+	free(value);
+}
+
+static void add_number(struct text *text, const struct row *row, json_t *info)
+{
+	text_add(text, "%s: %llu\n", row->key, (ull)number(info, row->name));
+}
+
+static void add_bytes(struct text *text, const struct row *row, json_t *info)
+{
+	text_add(text, "%s: %llu bytes\n", row->key, (ull)number(info, row->name));
+}
+
+static void add_ms(struct text *text, const struct row *row, json_t *info)
+{
+	text_add(text, "%s: %llu ms\n", row->key, (ull)number(info, row->name));
+}
+
+static void add_time(struct text *text, const struct row *row, json_t *info)
+{
+	char time[REPORT_TIME_MAX];
+
+	report_time(time, number(info, row->name));
+	text_add(text, "%s: %s\n", row->key, time);
+}
+
+static void add_rate(struct text *text, const struct row *row, json_t *info)
+{
+	text_add(text, "%s: %.2f mbps\n", row->key, (double)number(info, row->name) * 8 / 1e6);
+}
+
+static void add_latency(struct text *text, const struct row *row, json_t *info)
+{
+	text_add(text, "%s: p50 %llu us, p90 %llu us, p99 %llu us, max %llu us\n", row->key,
+		 (ull)number(info, row->name), (ull)number(info, "fault_p90_us"),
+		 (ull)number(info, "fault_p99_us"), (ull)number(info, "fault_max_us"));
+}
+
+static void add_compressed(struct text *text, const struct row *row, json_t *info)
+{
+	text_add(text, "%s: %llu, %llu bytes saved\n", row->key, (ull)number(info, row->name),
+		 (ull)number(info, "compression_saved_bytes"));
+}
+
+static const struct row rows[] = {
+	{ "status", "Migration status", add_status },
+	{ "role", "role", add_string },
+	{ "uri", "uri", add_string },
+	{ "total_time_ms", "total time", add_ms },
+	{ "guest_stopped_at_us", "guest stopped", add_time },
+	{ "guest_resumed_at_us", "guest resumed", add_time },
+	{ "pages_total", "pages total", add_number },
+	{ "pages_sent", "pages sent", add_number },
+	{ "pages_present", "pages present", add_number },
+	{ "pages_remaining", "pages remaining", add_number },
+	{ "zero_pages", "zero pages", add_number },
+	{ "compressed_pages", "compressed pages", add_compressed },
+	{ "urgent_bytes", "transferred urgent", add_bytes },
+	{ "bulk_bytes", "transferred bulk", add_bytes },
+	{ "control_bytes", "transferred control", add_bytes },
+	{ "throughput_bytes_per_s", "throughput", add_rate },
+	{ "requests", "requests", add_number },
+	{ "faults", "faults", add_number },
+	{ "fault_p50_us", "fault latency", add_latency },
+	{ "duplicates", "duplicates", add_number },
+	{ "checksum_errors", "checksum errors", add_number },
+};
+
+char *report_text(json_t *info)
+{
+	struct text text = { 0 };
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		if (json_object_get(info, rows[i].name))
+			rows[i].add(&text, &rows[i], info);
+	}
+	return text.data ? text_take(&text) : text_copy("");
+}
+
+static uint64_t pages_done(json_t *info)
+{
+	return number(info, json_object_get(info, "pages_sent") ? "pages_sent" : "pages_present");
+}
+
+unsigned int report_percent(json_t *info)
+{
+	uint64_t total = number(info, "pages_total");
+	double part = total ? (double)min(pages_done(info), total) / (double)total : 0;
+
+	return (unsigned int)(part * 100);
+}
+
+char *report_progress(json_t *info)
+{
+	char *status = string(info, "status");
+	char *line = text_format("migrate: %s, %llu of %llu pages (%u %%), %.1f MB/s, %llu requests",
+				 status, (ull)pages_done(info), (ull)number(info, "pages_total"),
+				 report_percent(info),
+				 (double)number(info, "throughput_bytes_per_s") / 1e6,
+				 (ull)number(info, "requests"));
+
+	free(status);
+	return line;
+}

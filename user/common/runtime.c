@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "common/runtime.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/text.h"
+
+#define PREFIX	"umem-qemu-"
+#define SUFFIX	".sock"
+#define PATIENCE_S	2
+
+size_t runtime_folders(char *folders[RUNTIME_FOLDERS_MAX])
+{
+	const char *xdg = getenv("XDG_RUNTIME_DIR");
+	size_t nr = 0;
+
+	if (xdg && *xdg == '/')
+		folders[nr++] = text_copy(xdg);
+	if (!geteuid())
+		folders[nr++] = text_copy("/run/umem");
+	folders[nr++] = text_format("/tmp/umem-%u", (unsigned int)geteuid());
+	return nr;
+}
+
+int runtime_make(const char *folder, char **error)
+{
+	struct stat st;
+
+	if (mkdir(folder, 0700) && errno != EEXIST) {
+		*error = text_format("%s cannot be made: %s", folder, strerror(errno));
+		return -1;
+	}
+	if (lstat(folder, &st)) {
+		*error = text_format("%s: %s", folder, strerror(errno));
+		return -1;
+	}
+	if (!S_ISDIR(st.st_mode)) {
+		*error = text_format("%s has file type 0%o, wanted a folder", folder,
+				     st.st_mode & S_IFMT);
+		return -1;
+	}
+	if (st.st_uid != geteuid() || st.st_mode & 022) {
+		*error = text_format("%s belongs to user %u with mode 0%o, wanted user %u and nobody else to write to it",
+				     folder, (unsigned int)st.st_uid, st.st_mode & 07777,
+				     (unsigned int)geteuid());
+		return -1;
+	}
+	return 0;
+}
+
+char *runtime_socket(const char *folder, pid_t pid)
+{
+	return text_format("%s/" PREFIX "%d" SUFFIX, folder, (int)pid);
+}
+
+pid_t runtime_socket_pid(const char *name)
+{
+	char *end;
+	long pid;
+
+	if (strncmp(name, PREFIX, strlen(PREFIX)))
+		return 0;
+	name += strlen(PREFIX);
+	if (!isdigit((unsigned char)*name))
+		return 0;
+	errno = 0;
+	pid = strtol(name, &end, 10);
+	return strcmp(end, SUFFIX) || errno || pid > INT_MAX ? 0 : (pid_t)pid;
+}
+
+int runtime_connect(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const struct timeval patience = { .tv_sec = PATIENCE_S };
+	int fd, err;
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(address.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	/* A listener with a full backlog makes wait; one that is stopped shall not for ever. */
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	if (!connect(fd, (struct sockaddr *)&address, sizeof(address)) &&
+	    !fcntl(fd, F_SETFL, O_NONBLOCK))
+		return fd;
+	err = -errno;
+	close(fd);
+	return err;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Where control sockets are: $XDG_RUNTIME_DIR, else /run/umem for root, else
+ * /tmp/umem-UID. A folder counts only if it is this user's and nobody else can
+ * write to it.
+ */
+#ifndef COMMON_RUNTIME_H
+#define COMMON_RUNTIME_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+#define RUNTIME_FOLDERS_MAX	3
+
+/**
+ * runtime_folders - every folder where a control socket of this user may be
+ * @folders: filled, best first; the strings are the caller's
+ *
+ * They need not exist.
+ *
+ * Return: how many.
+ */
+size_t runtime_folders(char *folders[RUNTIME_FOLDERS_MAX]);
+
+/**
+ * runtime_make - see that @folder is there and this user's own
+ *
+ * Return: 0, or -1 with a sentence in @error, the caller's.
+ */
+int runtime_make(const char *folder, char **error);
+
+/**
+ * runtime_socket - path of the control socket of process @pid in @folder
+ *
+ * Return: the caller's string.
+ */
+char *runtime_socket(const char *folder, pid_t pid);
+
+/**
+ * runtime_socket_pid - whose control socket a file of this name is
+ * @name: without its folder
+ *
+ * Return: the process, or 0: it is no control socket.
+ */
+pid_t runtime_socket_pid(const char *name);
+
+/**
+ * runtime_connect - connect to the socket @path
+ *
+ * Return: a descriptor that does not block, or a negative errno; -ECONNREFUSED nobody
+ * listens there, -EAGAIN somebody does who takes no connection for two seconds.
+ */
+int runtime_connect(const char *path);
+
+#endif

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "common/report.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <cmocka.h>
+#include <string.h>
+
+static json_t *load(const char *text)
+{
+	json_t *info = json_loads(text, 0, NULL);
+
+	assert_non_null(info);
+	return info;
+}
+
+static void assert_text(const char *info_text, const char *want)
+{
+	json_t *info = load(info_text);
+	char *got = report_text(info);
+
+	assert_string_equal(got, want);
+	free(got);
+	json_decref(info);
+}
+
+static void test_every_value_has_its_line(void **state)
+{
+	(void)state;
+	assert_text("{\"status\":\"running\",\"role\":\"destination\",\"uri\":\"tcp:a:1\","
+		    "\"total_time_ms\":1,\"guest_stopped_at_us\":1763695800123456,"
+		    "\"guest_resumed_at_us\":1763695800123457,\"pages_total\":2,"
+		    "\"pages_present\":3,\"pages_remaining\":4,\"zero_pages\":5,"
+		    "\"urgent_bytes\":6,\"bulk_bytes\":7,\"control_bytes\":8,"
+		    "\"throughput_bytes_per_s\":1250000,\"requests\":9,\"faults\":10,"
+		    "\"fault_p50_us\":11,\"fault_p90_us\":12,\"fault_p99_us\":13,"
+		    "\"fault_max_us\":14,\"duplicates\":15,\"checksum_errors\":16}",
+		    "Migration status: running\nrole: destination\nuri: tcp:a:1\n"
+		    "total time: 1 ms\nguest stopped: 2025-11-21T03:30:00.123456Z\n"
+		    "guest resumed: 2025-11-21T03:30:00.123457Z\npages total: 2\n"
+		    "pages present: 3\npages remaining: 4\nzero pages: 5\n"
+		    "transferred urgent: 6 bytes\ntransferred bulk: 7 bytes\n"
+		    "transferred control: 8 bytes\nthroughput: 10.00 mbps\nrequests: 9\n"
+		    "faults: 10\nfault latency: p50 11 us, p90 12 us, p99 13 us, max 14 us\n"
+		    "duplicates: 15\nchecksum errors: 16\n");
+}
+
+static void test_what_is_not_there_is_left_out(void **state)
+{
+	(void)state;
+	assert_text("{\"status\":\"none\"}", "Migration status: none\n");
+	assert_text("{}", "");
+	assert_text("{\"status\":\"failed\",\"reason\":\"no route\"}",
+		    "Migration status: failed (no route)\n");
+}
+
+static void test_wrong_types_and_control_characters_do_no_harm(void **state)
+{
+	json_t *info = load("{\"status\":[],\"pages_total\":\"x\",\"pages_sent\":-1}");
+	char *line = report_progress(info);
+
+	(void)state;
+	assert_string_equal(line, "migrate: , 0 of 0 pages (0 %), 0.0 MB/s, 0 requests");
+	assert_int_equal(report_percent(info), 0);
+	free(line);
+	json_decref(info);
+	assert_text("{\"status\":\"a\\u001b[2Jb\\n\",\"role\":7}",
+		    "Migration status: a?[2Jb?\nrole: \n");
+}
+
+static void test_progress_counts_what_its_side_counts(void **state)
+{
+	json_t *info = load("{\"status\":\"running\",\"pages_total\":8,\"pages_present\":6,"
+			    "\"throughput_bytes_per_s\":1500000,\"requests\":2}");
+	char *line = report_progress(info);
+
+	(void)state;
+	assert_string_equal(line, "migrate: running, 6 of 8 pages (75 %), 1.5 MB/s, 2 requests");
+	free(line);
+	json_object_set_new(info, "pages_present", json_integer(9));
+	assert_int_equal(report_percent(info), 100);
+	json_decref(info);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_every_value_has_its_line),
+		cmocka_unit_test(test_what_is_not_there_is_left_out),
+		cmocka_unit_test(test_wrong_types_and_control_characters_do_no_harm),
+		cmocka_unit_test(test_progress_counts_what_its_side_counts),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

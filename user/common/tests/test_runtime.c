@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "common/runtime.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static void test_xdg_runtime_dir_comes_first_if_it_is_a_path(void **state)
+{
+	char *folders[RUNTIME_FOLDERS_MAX];
+	size_t nr;
+
+	(void)state;
+	setenv("XDG_RUNTIME_DIR", "/run/user/7", 1);
+	nr = runtime_folders(folders);
+	assert_string_equal(folders[0], "/run/user/7");
+	while (nr)
+		free(folders[--nr]);
+	setenv("XDG_RUNTIME_DIR", "relative", 1);
+	nr = runtime_folders(folders);
+	assert_string_equal(folders[0], geteuid() ? folders[nr - 1] : "/run/umem");
+	assert_int_equal(strncmp(folders[nr - 1], "/tmp/umem-", 10), 0);
+	while (nr)
+		free(folders[--nr]);
+	unsetenv("XDG_RUNTIME_DIR");
+}
+
+static void test_name_of_a_socket_is_understood_again(void **state)
+{
+	static const char *const others[] = {
+		"umem-qemu-.sock", "umem-qemu-12", "umem-qemu-12.sock2", "umem-qemu--1.sock",
+		"umem-qemu-99999999999999999999.sock", "umem-qemu-4294967297.sock", "other", "",
+		"umem-qemu- 1.sock",
+	};
+	char *path = runtime_socket("/x", 4711);
+
+	(void)state;
+	assert_string_equal(path, "/x/umem-qemu-4711.sock");
+	assert_int_equal(runtime_socket_pid(path + 3), 4711);
+	free(path);
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		assert_int_equal(runtime_socket_pid(others[i]), 0);
+}
+
+static void assert_unsafe(const char *folder, const char *words)
+{
+	char *error = NULL;
+
+	assert_int_equal(runtime_make(folder, &error), -1);
+	assert_non_null(strstr(error, folder));
+	assert_non_null(strstr(error, words));
+	free(error);
+}
+
+static void test_only_a_folder_of_ones_own_is_taken(void **state)
+{
+	char folder[] = "/tmp/umem-test-runtime-XXXXXX";
+	char path[80], target[80];
+	char *error = NULL;
+	struct stat st;
+	FILE *file;
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/made", folder);
+	assert_int_equal(runtime_make(path, &error), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0700);
+	assert_int_equal(runtime_make(path, &error), 0);
+
+	chmod(path, 0777);
+	assert_unsafe(path, "0777");
+	chmod(path, 0700);
+	snprintf(target, sizeof(target), "%s/link", folder);
+	assert_int_equal(symlink(path, target), 0);
+	assert_unsafe(target, "wanted a folder");
+	unlink(target);
+	rmdir(path);
+	file = fopen(path, "w");
+	assert_non_null(file);
+	fclose(file);
+	assert_unsafe(path, "wanted a folder");
+	unlink(path);
+	assert_unsafe("/tmp/umem-test-not-there/x", "cannot be made");
+	rmdir(folder);
+}
+
+static void test_connecting_says_why_not(void **state)
+{
+	char path[200];
+
+	(void)state;
+	assert_int_equal(runtime_connect("/tmp/umem-test-not-there"), -ENOENT);
+	memset(path, 'x', sizeof(path) - 1);
+	path[sizeof(path) - 1] = '\0';
+	assert_int_equal(runtime_connect(path), -ENAMETOOLONG);
+}
+
+static void test_a_listener_that_is_stuck_is_given_up(void **state)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "" };
+	char folder[] = "/tmp/umem-test-runtime-XXXXXX";
+	int listener = socket(AF_UNIX, SOCK_STREAM, 0), fds[8], nr = 0, err;
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/s", folder);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	while (nr < 8 && (err = runtime_connect(address.sun_path)) >= 0)
+		fds[nr++] = err;
+	assert_in_range(nr, 1, 7);
+	assert_int_equal(err, -EAGAIN);
+	while (nr)
+		close(fds[--nr]);
+	close(listener);
+	assert_int_equal(runtime_connect(address.sun_path), -ECONNREFUSED);
+	unlink(address.sun_path);
+	rmdir(folder);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_xdg_runtime_dir_comes_first_if_it_is_a_path),
+		cmocka_unit_test(test_name_of_a_socket_is_understood_again),
+		cmocka_unit_test(test_only_a_folder_of_ones_own_is_taken),
+		cmocka_unit_test(test_connecting_says_why_not),
+		cmocka_unit_test(test_a_listener_that_is_stuck_is_given_up),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "umem-qemu/request.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/text.h"
+#include "common/util.h"
+
+struct key {
+	const char *name;
+	/* NULL, or why not, the caller's string */
+	char *(*take)(struct hmp_command *command, const struct key *key, json_t *value);
+};
+
+static char *quote(json_t *value)
+{
+	char *text = json_dumps(value, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
+	char *quoted = text_format("%.60s", text ? text : "?");
+
+	free(text);
+	return quoted;
+}
+
+static char *wrong_type(const struct key *key, json_t *value, const char *wanted)
+{
+	char *got = quote(value);
+	char *why = text_format("migrate: %s is %s, wanted %s", key->name, got, wanted);
+
+	free(got);
+	return why;
+}
+
+/* ---- keys of migrate ---- */
+
+static char *take_uri(struct hmp_command *command, const struct key *key, json_t *value)
+{
+	if (!json_is_string(value))
+		return wrong_type(key, value, "a string tcp:HOST:PORT");
+	if (!hmp_take_uri(command, "migrate", json_string_value(value)))
+		return text_copy(command->error);
+	return NULL;
+}
+
+static char *take_flag(struct hmp_command *command, const struct key *key, json_t *value)
+{
+	if (!json_is_boolean(value))
+		return wrong_type(key, value, "true or false");
+	if (!strcmp(key->name, "no_push"))
+		command->no_push = json_is_true(value);
+	else
+		command->follow = json_is_true(value);
+	return NULL;
+}
+
+static char *take_pages(struct hmp_command *command, const struct key *key, json_t *value)
+{
+	json_int_t pages = json_integer_value(value);
+	char wanted[40];
+
+	if (!json_is_integer(value) || pages < 0 || pages > HMP_PREFAULT_MAX) {
+		snprintf(wanted, sizeof(wanted), "0 to %u pages", HMP_PREFAULT_MAX);
+		return wrong_type(key, value, wanted);
+	}
+	if (!strcmp(key->name, "forward"))
+		command->forward = (uint32_t)pages;
+	else
+		command->backward = (uint32_t)pages;
+	return NULL;
+}
+
+static const struct key migrate_keys[] = {
+	{ "uri", take_uri },
+	{ "no_push", take_flag },
+	{ "follow", take_flag },
+	{ "forward", take_pages },
+	{ "backward", take_pages },
+};
+
+/* ---- commands ---- */
+
+static const struct {
+	const char *name;
+	enum request_kind kind;
+	const struct key *keys;
+	size_t nr_keys;
+} commands[] = {
+	{ "migrate", REQUEST_MIGRATE, migrate_keys, ARRAY_SIZE(migrate_keys) },
+	{ "cancel", REQUEST_CANCEL, NULL, 0 },
+	{ "info", REQUEST_INFO, NULL, 0 },
+	{ "watch", REQUEST_WATCH, NULL, 0 },
+};
+
+static const struct key *find_key(size_t command, const char *name)
+{
+	for (size_t i = 0; i < commands[command].nr_keys; i++) {
+		if (!strcmp(commands[command].keys[i].name, name))
+			return &commands[command].keys[i];
+	}
+	return NULL;
+}
+
+static char *take_keys(struct request *request, size_t command, json_t *object)
+{
+	const char *name;
+	json_t *value;
+
+	json_object_foreach(object, name, value) {
+		const struct key *key = find_key(command, name);
+		char *why;
+
+		if (!strcmp(name, "cmd"))
+			continue;
+		if (!key)
+			return text_format("%s: there is no key \"%.60s\", wanted %s",
+					   commands[command].name, name, commands[command].nr_keys ?
+					   "uri, no_push, follow, forward, backward" : "cmd alone");
+		why = key->take(&request->command, key, value);
+		if (why)
+			return why;
+	}
+	if (request->kind == REQUEST_MIGRATE && !request->command.uri[0])
+		return text_copy("migrate: there is no uri, wanted \"uri\":\"tcp:HOST:PORT\"");
+	return NULL;
+}
+
+int request_decode(struct request *request, json_t *object, char **error)
+{
+	json_t *cmd = json_object_get(object, "cmd");
+	char *got;
+
+	*error = NULL;
+	for (size_t i = 0; json_is_string(cmd) && i < ARRAY_SIZE(commands); i++) {
+		if (strcmp(commands[i].name, json_string_value(cmd)))
+			continue;
+		*request = (struct request){ .kind = commands[i].kind };
+		hmp_init_migrate(&request->command);
+		request->command.detach = true;
+		*error = take_keys(request, i, object);
+		return *error ? -1 : 0;
+	}
+	got = cmd ? quote(cmd) : text_copy("not there");
+	*error = text_format("cmd is %s, wanted \"migrate\", \"cancel\", \"info\" or \"watch\"", got);
+	free(got);
+	return -1;
+}

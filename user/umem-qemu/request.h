@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What comes in at the control socket, one JSON object each:
+ *
+ *   {"cmd":"migrate", "uri":"tcp:HOST:PORT", "no_push":false, "follow":false,
+ *    "forward":8, "backward":8}		all but uri may be left out
+ *   {"cmd":"cancel"}
+ *   {"cmd":"info"}
+ *   {"cmd":"watch"}
+ */
+#ifndef UMEM_QEMU_REQUEST_H
+#define UMEM_QEMU_REQUEST_H
+
+#include <jansson.h>
+
+#include "umem-qemu/hmp.h"
+
+enum request_kind {
+	REQUEST_MIGRATE,
+	REQUEST_CANCEL,
+	REQUEST_INFO,
+	REQUEST_WATCH,
+};
+
+/**
+ * struct request - a request, understood
+ * @command: REQUEST_MIGRATE: as the monitor's migrate -p -d gives it
+ */
+struct request {
+	enum request_kind kind;
+	struct hmp_command command;
+};
+
+/**
+ * request_decode - understand one object
+ * @error: on failure a sentence, the caller's
+ *
+ * Return: 0, or -1.
+ */
+int request_decode(struct request *request, json_t *object, char **error);
+
+#endif

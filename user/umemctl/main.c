@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/meter.h"
+#include "common/report.h"
+#include "common/text.h"
+#include "common/util.h"
+#include "umemctl/client.h"
+#include "umemctl/guests.h"
+#include "umemctl/options.h"
+#include "umemctl/watch.h"
+
+#define EXIT_DONE	0
+#define EXIT_FAILED	1
+#define EXIT_USAGE	2
+
+static int fail(char *error)
+{
+	log_error("%s", error);
+	free(error);
+	return EXIT_FAILED;
+}
+
+static void print_and_free(char *text)
+{
+	if (text)
+		fputs(text, stdout);
+	fflush(stdout);
+	free(text);
+}
+
+/* ---- the guest that is meant ---- */
+
+static int open_path(struct client *client, const char *path)
+{
+	int err = client_open(client, path);
+
+	if (!err)
+		return 0;
+	log_error("%s: %s, wanted the control socket of a running umem-qemu", path,
+		  strerror(-err));
+	return -1;
+}
+
+static int open_guest(struct client *client, const struct options *options)
+{
+	const struct guest *guest;
+	struct guests guests;
+	char *error;
+	int err = -1;
+
+	if (options->guest && strchr(options->guest, '/'))
+		return open_path(client, options->guest);
+	guests_find(&guests);
+	guest = guests_choose(&guests, options->guest, &error);
+	if (guest)
+		err = open_path(client, guest->path);
+	else
+		fail(error);
+	guests_free(&guests);
+	return err;
+}
+
+/* ---- the commands ---- */
+
+static int run_list(const struct options *options)
+{
+	struct guests guests;
+
+	(void)options;
+	guests_find(&guests);
+	print_and_free(guests_table(&guests));
+	guests_free(&guests);
+	return EXIT_DONE;
+}
+
+static int print_info(struct client *client, const struct options *options)
+{
+	json_t *reply, *info;
+	char *error;
+
+	reply = client_ask(client, json_pack("{s:s}", "cmd", "info"), &error);
+	if (!reply)
+		return fail(error);
+	info = json_object_get(reply, "info");
+	if (options->json && !json_dumpf(info, stdout, JSON_INDENT(2)))
+		putchar('\n');
+	else
+		print_and_free(report_text(info));
+	json_decref(reply);
+	return EXIT_DONE;
+}
+
+static int cancel(struct client *client, const struct options *options)
+{
+	json_t *reply;
+	char *error;
+
+	(void)options;
+	reply = client_ask(client, json_pack("{s:s}", "cmd", "cancel"), &error);
+	if (!reply)
+		return fail(error);
+	json_decref(reply);
+	puts("migrate: cancelled, the guest stays");
+	return EXIT_DONE;
+}
+
+static json_t *migrate_command(const struct options *options)
+{
+	json_t *command = json_pack("{s:s, s:o, s:b, s:b}", "cmd", "migrate",
+				    "uri", jsonl_string(options->uri),
+				    "no_push", options->no_push, "follow", options->follow);
+
+	if (options->forward >= 0)
+		json_object_set_new(command, "forward", json_integer(options->forward));
+	if (options->backward >= 0)
+		json_object_set_new(command, "backward", json_integer(options->backward));
+	return command;
+}
+
+static int wait_for_the_end(struct client *client)
+{
+	int status = WATCH_GOES_ON;
+	struct watch watch;
+	char *out, *error;
+	json_t *event;
+
+	watch_begin(&watch, meter_columns(STDOUT_FILENO), now_ns());
+	while (status == WATCH_GOES_ON) {
+		event = client_next(client, -1, &error);
+		if (!event) {
+			print_and_free(text_copy(meter_clear(&watch.meter)));
+			log_error("%s before the migration ended, its end is not known", error);
+			free(error);
+			return EXIT_FAILED;
+		}
+		status = watch_event(&watch, event, now_ns(), &out, &error);
+		json_decref(event);
+		print_and_free(out);
+		if (error)
+			fail(error);
+	}
+	return status ? EXIT_FAILED : EXIT_DONE;
+}
+
+static int migrate(struct client *client, const struct options *options)
+{
+	char *error;
+	json_t *reply = client_ask(client, migrate_command(options), &error);
+
+	if (!reply)
+		return fail(error);
+	json_decref(reply);
+	if (options->detach) {
+		printf("migrate: begun, see umemctl info\n");
+		return EXIT_DONE;
+	}
+	reply = client_ask(client, json_pack("{s:s}", "cmd", "watch"), &error);
+	if (!reply)
+		return fail(error);
+	json_decref(reply);
+	return wait_for_the_end(client);
+}
+
+static int with_guest(const struct options *options,
+		      int (*run)(struct client *client, const struct options *options))
+{
+	struct client client;
+	int status;
+
+	if (open_guest(&client, options))
+		return EXIT_FAILED;
+	status = run(&client, options);
+	client_close(&client);
+	return status;
+}
+
+static int run(const struct options *options)
+{
+	switch (options->command) {
+	case CTL_LIST:
+		return run_list(options);
+	case CTL_MIGRATE:
+		return with_guest(options, migrate);
+	case CTL_CANCEL:
+		return with_guest(options, cancel);
+	case CTL_INFO:
+		return with_guest(options, print_info);
+	case CTL_HELP:
+		print_and_free(options_help());
+		return EXIT_DONE;
+	case CTL_VERSION:
+		puts("umemctl " UMEM_VERSION);
+		return EXIT_DONE;
+	}
+	return EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options;
+	char *error;
+
+	log_init("umemctl", LOG_LEVEL_INFO);
+	if (options_parse(&options, argc, argv, &error)) {
+		fail(error);
+		return EXIT_USAGE;
+	}
+	return run(&options);
+}
