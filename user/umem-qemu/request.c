@@ -37,7 +37,7 @@ static char *wrong_type(const struct key *key, json_t *value, const char *wanted
 static char *take_uri(struct hmp_command *command, const struct key *key, json_t *value)
 {
 	if (!json_is_string(value))
-		return wrong_type(key, value, "a string tcp:HOST:PORT");
+		return wrong_type(key, value, "a string, " URI_WANTED);
 	if (!hmp_take_uri(command, "migrate", json_string_value(value)))
 		return text_copy(command->error);
 	return NULL;
@@ -121,7 +121,7 @@ static char *take_keys(struct request *request, size_t command, json_t *object)
 			return why;
 	}
 	if (request->kind == REQUEST_MIGRATE && !request->command.uri[0])
-		return text_copy("migrate: there is no uri, wanted \"uri\":\"tcp:HOST:PORT\"");
+		return text_copy("migrate: there is no uri, wanted \"uri\", " URI_WANTED);
 	return NULL;
 }
 

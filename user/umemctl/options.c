@@ -143,11 +143,11 @@ static int take_migrate(struct options *options, int nr, char **arguments, char 
 	int err = 0;
 
 	if (!nr)
-		return refuse(error, "migrate: there is no URI, wanted tcp:HOST:PORT");
+		return refuse(error, "migrate: there is no URI, wanted " URI_WANTED);
 	if (uri_parse(&uri, arguments[0], why, sizeof(why)))
 		return refuse(error, "migrate: %s", why);
-	if (uri.kind != URI_TCP)
-		return refuse(error, "migrate: URI is \"%s\", wanted tcp:HOST:PORT", arguments[0]);
+	if (!uri_names_peer(&uri))
+		return refuse(error, "migrate: URI is \"%s\", wanted " URI_WANTED, arguments[0]);
 	options->uri = arguments[0];
 	if (nr > 1)
 		err = take_pages("FORWARD", arguments[1], &options->forward, error);

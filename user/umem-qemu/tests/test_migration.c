@@ -1366,7 +1366,8 @@ static void test_info_migrate_of_a_source(void **state)
 	status(w, "completed");
 	umemd(w, "{\"event\":\"ready\"}");
 	umemd(w, "{\"event\":\"progress\",\"pages_total\":100,\"pages_sent\":40,\"urgent_bytes\":1,"
-	      "\"bulk_bytes\":2,\"control_bytes\":3,\"requests\":4,\"zero_pages\":5,\"compressed_pages\":8,\"saved_bytes\":9,"
+	      "\"bulk_bytes\":2,\"control_bytes\":3,\"requests\":4,\"zero_pages\":5,"
+	      "\"compressed_pages\":8,\"saved_bytes\":9,"
 	      "\"rate_bytes\":125000}");
 	text = info_text(w, 3500000, &info);
 	assert_line(text, "Migration status: running");
@@ -1392,7 +1393,8 @@ static void test_info_migrate_of_a_source(void **state)
 	assert_json(info, "{\"status\":\"running\",\"role\":\"source\",\"uri\":\"tcp:there:4444\","
 		    "\"total_time_ms\":2500,\"guest_stopped_at_us\":1763695800123456,"
 		    "\"pages_total\":100,\"pages_sent\":40,\"pages_remaining\":60,"
-		    "\"zero_pages\":5,\"urgent_bytes\":1,\"bulk_bytes\":2,\"control_bytes\":3,"
+		    "\"zero_pages\":5,\"compressed_pages\":8,\"compression_saved_bytes\":9,"
+		    "\"urgent_bytes\":1,\"bulk_bytes\":2,\"control_bytes\":3,"
 		    "\"throughput_bytes_per_s\":125000,\"requests\":4}");
 	json_decref(info);
 }

@@ -75,7 +75,7 @@ static void test_everything_else_is_refused_with_what_came_and_what_is_wanted(vo
 		{ "{\"cmd\":\"info\",\"uri\":\"tcp:a:1\"}", "\"uri\"", "wanted cmd alone" },
 		{ "{\"cmd\":\"migrate\"}", "no uri", "wanted \"uri\"" },
 		{ "{\"cmd\":\"migrate\",\"uri\":1}", "uri is 1", "wanted a string" },
-		{ "{\"cmd\":\"migrate\",\"uri\":\"unix:/x\"}", "unix:/x", "wanted tcp:" },
+		{ "{\"cmd\":\"migrate\",\"uri\":\"defer\"}", "defer", "wanted tcp:" },
 		{ "{\"cmd\":\"migrate\",\"uri\":\"tcp:a:99999\"}", "99999", "wanted 0 to 65535" },
 		{ "{\"cmd\":\"migrate\",\"uri\":\"tcp:a\\n:1\"}", "0x0a", "control character" },
 		{ "{\"cmd\":\"migrate\",\"uri\":\"\"}", "\"\"", "wanted tcp" },
