@@ -332,7 +332,8 @@ enum umem_track_op {
  * written to: one that was only read for the first time, or one that something
  * holds a reference to, which includes the first moments after it was allocated.
  * Pages pinned by a device are told every time, for as long as they are pinned.
- * When COLLECT fails nothing is lost: what was not told stays dirty.
+ * When COLLECT fails what was not told stays dirty, and what was told before is in
+ * @bits, to be found there if they were 0 before.
  */
 struct umem_track {
 	__u32 size;

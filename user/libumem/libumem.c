@@ -147,6 +147,40 @@ int umem_get_bitmap(int pager, uint32_t kind, uint64_t offset, uint64_t length, 
 	return call(pager, UMEM_GET_BITMAP, &bitmap);
 }
 
+static int track(int pager, uint32_t op)
+{
+	struct umem_track track = { .size = sizeof(track), .op = op };
+
+	return call(pager, UMEM_TRACK, &track);
+}
+
+int umem_track_start(int pager)
+{
+	return track(pager, UMEM_TRACK_START);
+}
+
+int umem_track_stop(int pager)
+{
+	return track(pager, UMEM_TRACK_STOP);
+}
+
+int umem_track_collect(int pager, uint64_t offset, uint64_t length, uint64_t *bits,
+		       uint64_t *pages)
+{
+	struct umem_track track = {
+		.size = sizeof(track),
+		.op = UMEM_TRACK_COLLECT,
+		.offset = offset,
+		.length = length,
+		.bits = (uintptr_t)bits,
+	};
+	int err = call(pager, UMEM_TRACK, &track);
+
+	if (pages)
+		*pages = track.out_pages;
+	return err;
+}
+
 int umem_read_events(int pager, struct umem_event *events, size_t max, size_t *count)
 {
 	ssize_t n = read(pager, events, max * sizeof(*events));

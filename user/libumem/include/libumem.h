@@ -154,6 +154,37 @@ int umem_copy(int pager, const struct umem_copy_entry *entries, uint32_t count,
 int umem_get_bitmap(int pager, uint32_t kind, uint64_t offset, uint64_t length, uint64_t *bits);
 
 /**
+ * umem_track_start - begin to track which pages become dirty; all of them are now
+ * @pager: from umem_attach(); its end stops tracking
+ *
+ * Return: 0 or -errno, -EALREADY if they are tracked.
+ */
+int umem_track_start(int pager);
+
+/**
+ * umem_track_stop - track dirty pages no longer
+ * @pager: from umem_attach()
+ *
+ * Return: 0 or -errno, -ENODATA if they were not tracked.
+ */
+int umem_track_stop(int pager);
+
+/**
+ * umem_track_collect - tell which pages of a range are dirty, and make them clean
+ * @pager: from umem_attach()
+ * @offset: where in the region
+ * @length: how much
+ * @bits: one bit a page, room for umem_bitmap_words(@length) words
+ * @pages: how many are dirty; may be NULL
+ *
+ * A write after this is told by the next call. On failure what was not told stays
+ * dirty; what was told before the failure is in @bits, if they were 0 before.
+ * Return: 0 or -errno.
+ */
+int umem_track_collect(int pager, uint64_t offset, uint64_t length, uint64_t *bits,
+		       uint64_t *pages);
+
+/**
  * umem_bitmap_words - words a bitmap of @length bytes of a region takes
  */
 static inline size_t umem_bitmap_words(uint64_t length)

@@ -29,6 +29,7 @@ static struct {
 		struct umem_range range;
 		struct umem_copy copy;
 		struct umem_bitmap bitmap;
+		struct umem_track track;
 	} got;
 } seen;
 
@@ -62,6 +63,9 @@ int __wrap_ioctl(int fd, unsigned long command, void *argument)
 		((struct umem_copy *)argument)->out_skipped = 77;
 		break;
 	case UMEM_GET_BITMAP:
+		break;
+	case UMEM_TRACK:
+		((struct umem_track *)argument)->out_pages = 80;
 		break;
 	default:
 		((struct umem_range *)argument)->out_pages = 78;
@@ -228,6 +232,29 @@ static void test_bitmap(void **state)
 	assert_int_equal(umem_bitmap_words(65 * 4096), 2);
 }
 
+static void test_dirty_tracking(void **state)
+{
+	uint64_t bits[2], pages = 0;
+
+	(void)state;
+	assert_int_equal(umem_track_start(5), 0);
+	assert_int_equal(seen.command, UMEM_TRACK);
+	assert_int_equal(seen.got.track.size, sizeof(struct umem_track));
+	assert_int_equal(seen.got.track.op, UMEM_TRACK_START);
+	assert_int_equal(seen.got.track.length, 0);
+	assert_int_equal(umem_track_stop(5), 0);
+	assert_int_equal(seen.got.track.op, UMEM_TRACK_STOP);
+
+	assert_int_equal(umem_track_collect(5, 4096, 65 * 4096, bits, &pages), 0);
+	assert_int_equal(seen.got.track.op, UMEM_TRACK_COLLECT);
+	assert_int_equal(seen.got.track.offset, 4096);
+	assert_int_equal(seen.got.track.length, 65 * 4096);
+	assert_ptr_equal((void *)(uintptr_t)seen.got.track.bits, bits);
+	assert_int_equal(pages, 80);
+	seen.fail = ENODATA;
+	assert_int_equal(umem_track_collect(5, 0, 4096, bits, NULL), -ENODATA);
+}
+
 static void test_events_are_whole_records(void **state)
 {
 	struct umem_event sent[3] = { { .offset = 1 }, { .offset = 2 }, { .offset = 3 } };
@@ -294,6 +321,7 @@ int main(void)
 		cmocka_unit_test_setup(test_ranges, setup),
 		cmocka_unit_test_setup(test_copy, setup),
 		cmocka_unit_test_setup(test_bitmap, setup),
+		cmocka_unit_test_setup(test_dirty_tracking, setup),
 		cmocka_unit_test_setup(test_events_are_whole_records, setup),
 		cmocka_unit_test_setup(test_maps_allocation_and_holes, setup),
 	};
