@@ -844,6 +844,7 @@ static void take_frame(struct destination *destination, struct channel *channel)
 		write_state(destination);
 		break;
 	case FRAME_GO:
+		progress_now(destination);	/* before anyone asks how it goes */
 		take_go(destination, &channel->frame);
 		launcher_state(&destination->launcher, "running");
 		check_complete(destination);

@@ -929,6 +929,7 @@ static void command(void *owner, const char *name, json_t *object)
 			return;
 		}
 		source->run = json_is_true(run);
+		progress_now(source);	/* before anyone asks how it goes */
 		launcher_state(&source->launcher, "running");
 		say(source, FRAME_GO, source->run ? FRAME_GO_RUN : 0);
 	} else if (!strcmp(name, "set")) {

@@ -154,7 +154,7 @@ def guest_moves_through_a_command(pair):
     """One stream, which socat carries, in place of three connections."""
     a, b = pair
     destination = vm.Guest(b, "destination",
-                           incoming=f"'exec:exec socat - TCP-LISTEN:{PORT}'").start()
+                           incoming=f"'exec:exec socat - TCP-LISTEN:{PORT},reuseaddr'").start()
     source = vm.Guest(a, "source").boot()
     source.wait_ops(500)
     destination.wait_event("LISTENING")
