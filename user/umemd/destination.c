@@ -253,8 +253,8 @@ static void progress_now(struct destination *destination)
 	for (uint32_t i = 0; i < destination->nr_regions; i++)
 		progress->pages_done += destination->regions[i].nr_present;
 	launcher_send(&destination->launcher,
-		      progress_event(progress, session_state_name(destination->session.state),
-				     "pages_present", now_ns()));
+		      progress_event(progress, ROLE_DESTINATION,
+				     session_state_name(destination->session.state), now_ns()));
 }
 
 /* Asking for pages. */
@@ -336,12 +336,12 @@ static void ask_again(struct destination *destination)
 static void page_is_present(struct destination *destination, struct destination_region *region,
 			    uint64_t page, uint64_t now)
 {
-	uint64_t since;
+	struct pending_wait wait;
 
 	if (bitmap_set(region->present, page))
 		region->nr_present++;
-	if (pending_remove(&destination->pending, region->index, page, &since))
-		histogram_add(&destination->progress.latencies, now > since ? now - since : 0);
+	if (pending_remove(&destination->pending, region->index, page, &wait))
+		progress_wait_ends(&destination->progress, &wait, now);
 }
 
 static bool reload_present(struct destination *destination, struct destination_region *region)
@@ -403,27 +403,27 @@ static void check_complete(struct destination *destination)
 static void take_request(struct destination *destination, struct destination_region *region,
 			 const struct umem_event *event, uint64_t *pages, uint32_t *count)
 {
+	const struct pending_wait wait = { event->time_ns, event->tid };
 	uint64_t page = event->offset / UMEM_PAGE_SIZE;
-	uint64_t now;
 
 	if (event->offset >= region->length)
 		return;
 	if (bitmap_test(region->present, page)) {
 		/* It came while the request was on its way to us. */
-		now = now_ns();
-		destination->progress.faults++;
-		histogram_add(&destination->progress.latencies,
-			      now > event->time_ns ? now - event->time_ns : 0);
+		progress_wait_begins(&destination->progress, &wait);
+		progress_wait_ends(&destination->progress, &wait, now_ns());
 		return;
 	}
-	switch (pending_add(&destination->pending, region->index, page, event->time_ns)) {
+	switch (pending_add(&destination->pending, region->index, page, &wait)) {
 	case PENDING_KNOWN:
 		return;
-	case PENDING_FULL:
 	case PENDING_NEW:
+		progress_wait_begins(&destination->progress, &wait);
+		break;
+	case PENDING_FULL:
 		destination->progress.faults++;
-		pages[(*count)++] = page;
 	}
+	pages[(*count)++] = page;
 }
 
 static void take_discard(struct destination *destination, struct destination_region *region,

@@ -6,7 +6,7 @@ umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c \
 	umemd/channel.c umemd/loop.c umemd/socket.c umemd/mux.c umemd/stream.c \
 	umemd/launcher.c $(common-src)
 
-umemd-tests := codec scheduler session histogram pending blocktime pacer compress \
+umemd-tests := codec scheduler session histogram pending blocktime progress pacer compress \
 	touch options channel socket mux stream
 
 umemd-test_codec-src     := umemd/codec.c
@@ -15,6 +15,7 @@ umemd-test_session-src   := umemd/session.c umemd/codec.c
 umemd-test_histogram-src := umemd/histogram.c
 umemd-test_pending-src   := umemd/pending.c
 umemd-test_blocktime-src := umemd/blocktime.c
+umemd-test_progress-src  := umemd/progress.c umemd/histogram.c umemd/blocktime.c
 umemd-test_pacer-src     := umemd/pacer.c
 umemd-test_compress-src  := umemd/compress.c
 umemd-test_touch-src     := umemd/touch.c

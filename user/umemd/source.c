@@ -511,10 +511,12 @@ static void state_ready(void *owner, uint32_t events)
 static void progress_now(struct source *source)
 {
 	source->progress.pages_done = source->scheduler.pages_sent;
+	source->progress.prefault_pages = source->scheduler.prefault_pages;
+	source->progress.prefault_hits = source->scheduler.prefault_hits;
 	source->progress.duplicates = source->scheduler.duplicates;
 	launcher_send(&source->launcher,
-		      progress_event(&source->progress, session_state_name(source->session.state),
-				     "pages_sent", now_ns()));
+		      progress_event(&source->progress, ROLE_SOURCE,
+				     session_state_name(source->session.state), now_ns()));
 }
 
 static struct channel *open_channel(struct source *source, enum channel_kind kind);
