@@ -19,6 +19,7 @@
 #define FRAME_HEADER		16
 
 #define PAGE_BYTES		4096
+#define CHANNELS_MAX		16	/* of urgent, and of bulk */
 #define REGIONS_MAX		256
 #define REGION_NAME_MAX		64	/* with the NUL */
 #define PAGES_MAX		64	/* pages of one PAGES */
@@ -141,6 +142,9 @@ struct page_entry {
 
 const char *frame_name(uint16_t type);
 const char *channel_name(enum channel_kind kind);
+
+/* A sentence of at most CODEC_ERROR_MAX bytes into @error. Return: -EPROTO. */
+int wrong(char *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /*
  * The decoders below return 0, or -EPROTO with a sentence of at most
