@@ -19,7 +19,6 @@
 #define FRAME_HEADER		16
 
 #define PAGE_BYTES		4096
-#define CHANNELS_MAX		16	/* of urgent, and of bulk */
 #define REGIONS_MAX		256
 #define REGION_NAME_MAX		64	/* with the NUL */
 #define PAGES_MAX		64	/* pages of one PAGES */
