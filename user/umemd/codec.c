@@ -51,7 +51,7 @@ static const struct frame_rule {
 	[FRAME_PUBLISH] = { "PUBLISH" },
 };
 
-static int __attribute__((format(printf, 2, 3))) wrong(char *error, const char *format, ...)
+int wrong(char *error, const char *format, ...)
 {
 	va_list args;
 

@@ -157,6 +157,9 @@ struct page_entry {
 const char *frame_name(uint16_t type);
 const char *channel_name(enum channel_kind kind);
 
+/* A sentence of at most CODEC_ERROR_MAX bytes into @error. Return: -EPROTO. */
+int wrong(char *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /*
  * The decoders below return 0, or -EPROTO with a sentence of at most
  * CODEC_ERROR_MAX bytes in @error that says what came and what was wanted.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c \
+umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c umemd/side.c \
 	umemd/codec.c umemd/session.c umemd/scheduler.c umemd/histogram.c umemd/pending.c \
 	umemd/pacer.c umemd/precopy.c umemd/tracker.c umemd/compress.c umemd/progress.c umemd/touch.c umemd/channel.c \
 	umemd/loop.c umemd/socket.c umemd/mux.c umemd/stream.c umemd/launcher.c \
