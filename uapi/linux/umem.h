@@ -42,7 +42,9 @@
  * EALREADY    dirty pages are tracked already
  * ENODATA     dirty pages are not tracked
  * EINTR       a fatal signal came; the fields for output tell what was done
- * EAGAIN      read() with O_NONBLOCK and nothing to read
+ * EAGAIN      read() of a pager with O_NONBLOCK and nothing to read; read() of a
+ *             region that begins at a missing page
+ * EIO         read() of a region that begins at a poisoned page
  */
 #ifndef _UAPI_LINUX_UMEM_H
 #define _UAPI_LINUX_UMEM_H

@@ -20,23 +20,16 @@
 #include "common/util.h"
 #include "libumem.h"
 #include "umemd/bitmap.h"
-#include "umemd/channel.h"
 #include "umemd/compress.h"
-#include "umemd/launcher.h"
 #include "umemd/pending.h"
-#include "umemd/progress.h"
+#include "umemd/side.h"
 #include "umemd/socket.h"
-#include "umemd/stream.h"
 #include "umemd/touch.h"
 
-#define TICK_MS			100
-#define PING_PERIOD_NS		(5 * NSEC_PER_SEC)
-#define SILENCE_NS		(30 * NSEC_PER_SEC)
 #define HANDSHAKE_NS		(10 * NSEC_PER_SEC)
 #define GOODBYE_NS		(2 * NSEC_PER_SEC)	/* for a REFUSE to be read */
 #define END_NS			(60 * NSEC_PER_SEC)	/* for a source that lost END */
 #define REPAIR_NS		(1 * NSEC_PER_SEC)
-#define EXPLAIN_NS		(300 * NSEC_PER_MSEC)	/* for control to say why urgent ended */
 #define STRANGERS_MAX		16
 #define EVENTS_BATCH		64
 #define REQUESTS_UNSENT		(32 * 1024)
@@ -73,11 +66,7 @@ struct stranger {
 };
 
 struct destination {
-	const struct options *options;
-	struct loop loop;
-	struct launcher launcher;
-	struct session session;
-	struct progress progress;
+	struct side side;
 	struct pending pending;
 	struct touch touch;
 	bool touching;
@@ -87,20 +76,15 @@ struct destination {
 
 	struct socket_listener listening;
 	struct watch listener;
-	struct stream *stream;	/* of fd: and exec:, in place of listening */
 	struct stranger strangers[STRANGERS_MAX];
-	struct channel *channels[3];
-	uint64_t features;
 	struct decompressor *decompressor;	/* once a source offered zstd */
 	uint8_t *unpacked;		/* pages of one frame */
-	uint8_t session_id[SESSION_SIZE];
 
 	uint32_t prepare_region;	/* what is next to be made ready */
 	uint64_t prepare_offset;
 	uint32_t resume_region;		/* whose bitmap is next to be sent */
 	uint64_t resume_word;
 
-	struct watch state;
 	uint8_t state_buffer[STATE_UNSENT];
 	size_t state_start, state_used;
 	bool state_touched;		/* QEMU was given some of it */
@@ -109,64 +93,13 @@ struct destination {
 	bool all_sent;
 	uint64_t page_ns;		/* when a page last came */
 	uint64_t deadline_ns;		/* of joining; at the end, of staying */
-	uint64_t ping_ns;
-	uint64_t lost_ns;		/* when a channel that ended ends the rest; 0: none did */
-	char lost_why[CODEC_ERROR_MAX + 128];
-
-	bool done;
-	int exit_status;
 };
-
-static const struct channel *control_of(const struct destination *destination)
-{
-	return destination->channels[CHANNEL_CONTROL];
-}
-
-static void finish(struct destination *destination, int exit_status)
-{
-	if (destination->done)
-		return;
-	destination->done = true;
-	destination->loop.stopped = true;
-	destination->exit_status = exit_status;
-}
-
-static void close_channels(struct destination *destination)
-{
-	for (int i = 0; i < 3; i++) {
-		channel_free(&destination->loop, destination->channels[i]);
-		destination->channels[i] = NULL;
-	}
-	destination->lost_ns = 0;
-}
-
-static void __attribute__((format(printf, 2, 3)))
-fail(struct destination *destination, const char *format, ...)
-{
-	char text[TEXT_MAX];
-	va_list args;
-
-	if (destination->done)
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-
-	if (control_of(destination)) {
-		struct frame frame = { .type = FRAME_ERROR, .length = (uint32_t)strlen(text) };
-
-		channel_send(destination->channels[CHANNEL_CONTROL], &frame, text);
-	}
-	launcher_message(&destination->launcher, "error", "%s", text);
-	close_channels(destination);
-	finish(destination, 1);
-}
 
 /* Nothing was given to QEMU yet: forget the peer and wait for another. */
 static void start_over(struct destination *destination, const char *why)
 {
-	close_channels(destination);
-	session_init(&destination->session, ROLE_DESTINATION);
+	side_close_channels(&destination->side);
+	session_init(&destination->side.session, ROLE_DESTINATION);
 	destination->state_start = destination->state_used = 0;
 	destination->state_ending = false;
 	destination->deadline_ns = 0;
@@ -174,96 +107,45 @@ static void start_over(struct destination *destination, const char *why)
 		if (destination->regions[i].nr_present)
 			destination->prepare_region = 0;	/* drop what came */
 	}
-	launcher_message(&destination->launcher, "refused", "%s", why);
+	launcher_message(&destination->side.launcher, "refused", "%s", why);
 }
 
-/* A connection is of no more use. */
-static void __attribute__((format(printf, 2, 3)))
-lost(struct destination *destination, const char *format, ...)
+static void over(void *owner, const char *why)
 {
-	enum session_state before = destination->session.state;
-	char text[CODEC_ERROR_MAX + 128], error[CODEC_ERROR_MAX];
-	va_list args;
+	struct destination *destination = owner;
 
-	if (destination->done)
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-
-	if (session_event(&destination->session, EVENT_LOST, error)) {
-		if (destination->state_touched)
-			fail(destination, "%s", text);
-		else
-			start_over(destination, text);
-		return;
-	}
-	close_channels(destination);
-	if (destination->session.state == SESSION_PAUSED && before != SESSION_PAUSED) {
-		log_warning("%s; %s", text, destination->stream ?
-			    "the source cannot connect again" :
-			    "waiting for the source to connect again");
-		launcher_send(&destination->launcher,
-			      json_pack("{s:s,s:s,s:s}", "event", "state", "state", "paused",
-					"message", text));
-	}
+	if (destination->state_touched)
+		side_fail(&destination->side, "%s", why);
+	else
+		start_over(destination, why);
 }
 
-/* As in source.c: what is said on control may come after another channel's end. */
-static void channel_ended(struct destination *destination, enum channel_kind kind,
-			  const char *why)
+static const char *paused(void *owner, enum session_state before)
 {
-	char text[sizeof(destination->lost_why)];
+	const struct destination *destination = owner;
 
-	if (destination->stream && stream_broken(destination->stream))
-		why = stream_broken(destination->stream);
-	snprintf(text, sizeof(text), "connection to the source %s lost on the %s channel: %s",
-		 destination->channels[kind]->peer, channel_name(kind), why);
-	if (kind == CHANNEL_CONTROL) {
-		lost(destination, "%s", destination->lost_ns ? destination->lost_why : text);
-		return;
-	}
-	channel_free(&destination->loop, destination->channels[kind]);
-	destination->channels[kind] = NULL;
-	if (!destination->lost_ns) {
-		destination->lost_ns = now_ns() + EXPLAIN_NS;
-		strcpy(destination->lost_why, text);
-	}
+	if (destination->side.session.state != SESSION_PAUSED || before == SESSION_PAUSED)
+		return NULL;
+	return destination->side.stream ? "the source cannot connect again" :
+					  "waiting for the source to connect again";
 }
 
-static bool sent(struct destination *destination, enum channel_kind kind, int err)
+static void count(void *owner)
 {
-	if (!err)
-		return true;
-	channel_ended(destination, kind, strerror(-err));
-	return false;
-}
+	struct destination *destination = owner;
 
-static bool say(struct destination *destination, enum frame_type type)
-{
-	return sent(destination, CHANNEL_CONTROL,
-		    channel_say(destination->channels[CHANNEL_CONTROL], type, 0));
-}
-
-static void progress_now(struct destination *destination)
-{
-	struct progress *progress = &destination->progress;
-
-	progress->pages_done = 0;
+	destination->side.progress.pages_done = 0;
 	for (uint32_t i = 0; i < destination->nr_regions; i++)
-		progress->pages_done += destination->regions[i].nr_present;
-	launcher_send(&destination->launcher,
-		      progress_event(progress, ROLE_DESTINATION,
-				     session_state_name(destination->session.state), now_ns()));
+		destination->side.progress.pages_done += destination->regions[i].nr_present;
 }
 
 /* Asking for pages. */
 
 static bool may_ask(const struct destination *destination)
 {
-	enum session_state state = destination->session.state;
+	enum session_state state = destination->side.session.state;
 
-	return destination->channels[CHANNEL_URGENT] && state >= SESSION_ADVISE &&
+	return side_idlest(&destination->side, CHANNEL_URGENT) && state >= SESSION_ADVISE &&
 	       state <= SESSION_RUNNING;
 }
 
@@ -276,14 +158,14 @@ static void ask(struct destination *destination, const struct destination_region
 		.region = region->number,
 		.count = count,
 	};
+	struct channel *channel = side_idlest(&destination->side, CHANNEL_URGENT);
 	uint8_t payload[8 * REQUEST_MAX];
 
 	if (!count || !may_ask(destination))
 		return;
 	frame.length = (uint32_t)request_encode(payload, pages, count);
-	destination->progress.requests += count;
-	sent(destination, CHANNEL_URGENT,
-	     channel_send(destination->channels[CHANNEL_URGENT], &frame, payload));
+	destination->side.progress.requests += count;
+	side_sent(&destination->side, channel, channel_send(channel, &frame, payload));
 }
 
 /* Pages of @region that are missing and set in @wanted, all of them if NULL. */
@@ -323,8 +205,8 @@ static void ask_again(struct destination *destination)
 			err = umem_get_bitmap(region->watch.fd, UMEM_BITMAP_REQUESTED, 0,
 					      region->length, wanted);
 		if (err)
-			fail(destination, "region \"%s\": cannot tell what is waited for: %s",
-			     destination->options->regions[i].name, strerror(-err));
+			side_fail(&destination->side, "region \"%s\": cannot tell what is waited for: %s",
+				  destination->side.options->regions[i].name, strerror(-err));
 		else
 			ask_for_all(destination, region, wanted, CHANNEL_OUT_MAX / 8 / 2, false);
 		free(wanted);
@@ -341,7 +223,7 @@ static void page_is_present(struct destination *destination, struct destination_
 	if (bitmap_set(region->present, page))
 		region->nr_present++;
 	if (pending_remove(&destination->pending, region->index, page, &wait))
-		progress_wait_ends(&destination->progress, &wait, now);
+		progress_wait_ends(&destination->side.progress, &wait, now);
 }
 
 static bool reload_present(struct destination *destination, struct destination_region *region)
@@ -350,8 +232,8 @@ static bool reload_present(struct destination *destination, struct destination_r
 				  region->present);
 
 	if (err) {
-		fail(destination, "region \"%s\": cannot tell what is present: %s",
-		     destination->options->regions[region->index].name, strerror(-err));
+		side_fail(&destination->side, "region \"%s\": cannot tell what is present: %s",
+			  destination->side.options->regions[region->index].name, strerror(-err));
 		return false;
 	}
 	region->nr_present = 0;
@@ -364,7 +246,7 @@ static void check_complete(struct destination *destination)
 {
 	char error[CODEC_ERROR_MAX];
 
-	if (destination->done || destination->session.state != SESSION_RUNNING)
+	if (destination->side.done || destination->side.session.state != SESSION_RUNNING)
 		return;
 	for (uint32_t i = 0; i < destination->nr_regions; i++) {
 		if (destination->regions[i].nr_present < destination->regions[i].pages)
@@ -378,24 +260,24 @@ static void check_complete(struct destination *destination)
 		if (umem_info(region->fd, &info) || !(info.missing | info.poisoned))
 			continue;
 		log_warning("region \"%s\" has %llu bytes missing that were brought: bringing them again",
-			    destination->options->regions[i].name,
+			    destination->side.options->regions[i].name,
 			    (unsigned long long)info.missing);
 		if (reload_present(destination, region))
 			ask_for_all(destination, region, NULL, REQUEST_MAX, true);
 		return;
 	}
-	session_event(&destination->session, EVENT_COMPLETE, error);
+	session_event(&destination->side.session, EVENT_COMPLETE, error);
 	for (uint32_t i = 0; i < destination->nr_regions; i++) {
 		struct destination_region *region = &destination->regions[i];
 
-		loop_remove(&destination->loop, &region->watch);
+		loop_remove(&destination->side.loop, &region->watch);
 		close(region->watch.fd);
 		region->watch.fd = -1;
 	}
-	progress_now(destination);
-	launcher_state(&destination->launcher, "end");
+	side_progress(&destination->side);
+	launcher_state(&destination->side.launcher, "end");
 	destination->deadline_ns = now_ns() + END_NS;
-	say(destination, FRAME_END);
+	side_say(&destination->side, FRAME_END, 0);
 }
 
 /* Faults. */
@@ -410,18 +292,18 @@ static void take_request(struct destination *destination, struct destination_reg
 		return;
 	if (bitmap_test(region->present, page)) {
 		/* It came while the request was on its way to us. */
-		progress_wait_begins(&destination->progress, &wait);
-		progress_wait_ends(&destination->progress, &wait, now_ns());
+		progress_wait_begins(&destination->side.progress, &wait);
+		progress_wait_ends(&destination->side.progress, &wait, now_ns());
 		return;
 	}
 	switch (pending_add(&destination->pending, region->index, page, &wait)) {
 	case PENDING_KNOWN:
 		return;
 	case PENDING_NEW:
-		progress_wait_begins(&destination->progress, &wait);
+		progress_wait_begins(&destination->side.progress, &wait);
 		break;
 	case PENDING_FULL:
-		destination->progress.faults++;
+		destination->side.progress.faults++;
 	}
 	pages[(*count)++] = page;
 }
@@ -454,8 +336,8 @@ static void pager_ready(void *owner, uint32_t ready)
 	if (err == -EAGAIN || err == -EINTR)
 		return;
 	if (err) {
-		fail(destination, "region \"%s\": cannot read its requests: %s",
-		     destination->options->regions[region->index].name, strerror(-err));
+		side_fail(&destination->side, "region \"%s\": cannot read its requests: %s",
+			  destination->side.options->regions[region->index].name, strerror(-err));
 		return;
 	}
 	for (size_t i = 0; i < n; i++) {
@@ -474,9 +356,9 @@ static void begin_touching(struct destination *destination)
 {
 	int err;
 
-	if (!destination->options->touch || destination->touching)
+	if (!destination->side.options->touch || destination->touching)
 		return;
-	err = touch_find(&destination->touch, getppid(), destination->options->region_fds,
+	err = touch_find(&destination->touch, getppid(), destination->side.options->region_fds,
 			 destination->nr_regions);
 	if (err)
 		log_warning("no page is touched: no other child of the launcher maps a region (%s)",
@@ -555,7 +437,7 @@ static bool is_good(const struct destination *destination, const struct page_ent
 {
 	if (!page && !entry->zero)
 		return false;
-	return !(destination->features & FEATURE_CHECKSUM) ||
+	return !(destination->side.features & FEATURE_CHECKSUM) ||
 	       page_checksum(page, region, entry->offset) == entry->checksum;
 }
 
@@ -580,13 +462,13 @@ static void take_pages(struct destination *destination, struct channel *channel)
 	int err;
 
 	if (frame->region >= destination->nr_regions) {
-		lost(destination, "the source sends pages of region %u, wanted 0 to %u",
-		     frame->region, destination->nr_regions - 1);
+		side_lost(&destination->side, "the source sends pages of region %u, wanted 0 to %u",
+			  frame->region, destination->nr_regions - 1);
 		return;
 	}
 	region = &destination->regions[destination->by_number[frame->region]];
 	if (pages_decode(entries, frame, channel->payload, region->pages, error)) {
-		lost(destination, "%s: %s", channel->peer, error);
+		side_lost(&destination->side, "%s: %s", destination->side.name, error);
 		return;
 	}
 	if (region->watch.fd < 0)	/* complete: late duplicates */
@@ -603,22 +485,22 @@ static void take_pages(struct destination *destination, struct channel *channel)
 			continue;
 		}
 		if (bitmap_test(region->present, entry->offset / PAGE_BYTES)) {
-			destination->progress.duplicates++;
+			destination->side.progress.duplicates++;
 			continue;
 		}
 		if (page)
 			add_range(delivery.copies, &delivery.nr_copies, entry->offset, page);
 		else
 			add_range(delivery.zeroes, &delivery.nr_zeroes, entry->offset, NULL);
-		count_page(&destination->progress, entry);
+		count_page(&destination->side.progress, entry);
 		delivery.pages[delivery.nr_pages++] = entry->offset / PAGE_BYTES;
 	}
 
 	err = deliver(region, &delivery);
 	if (err) {
-		fail(destination, "region \"%s\": cannot put %u pages in place: %s",
-		     destination->options->regions[region->index].name, delivery.nr_pages,
-		     strerror(-err));
+		side_fail(&destination->side, "region \"%s\": cannot put %u pages in place: %s",
+			  destination->side.options->regions[region->index].name, delivery.nr_pages,
+			  strerror(-err));
 		return;
 	}
 	now = now_ns();
@@ -628,9 +510,9 @@ static void take_pages(struct destination *destination, struct channel *channel)
 	touch(destination, region, delivery.pages, delivery.nr_pages);
 
 	if (delivery.nr_damaged) {
-		destination->progress.checksum_errors += delivery.nr_damaged;
+		destination->side.progress.checksum_errors += delivery.nr_damaged;
 		log_warning("region \"%s\": %u pages came damaged, the first at offset %llu: asking again",
-			    destination->options->regions[region->index].name,
+			    destination->side.options->regions[region->index].name,
 			    delivery.nr_damaged,
 			    (unsigned long long)(delivery.damaged[0] * PAGE_BYTES));
 		ask(destination, region, delivery.damaged, delivery.nr_damaged, true);
@@ -644,11 +526,11 @@ static void take_pages(struct destination *destination, struct channel *channel)
  */
 static void repair(struct destination *destination, uint64_t now)
 {
-	if (!destination->all_sent || destination->session.state != SESSION_RUNNING ||
+	if (!destination->all_sent || destination->side.session.state != SESSION_RUNNING ||
 	    now - destination->page_ns < REPAIR_NS)
 		return;
 	destination->page_ns = now;
-	for (uint32_t i = 0; i < destination->nr_regions && !destination->done; i++)
+	for (uint32_t i = 0; i < destination->nr_regions && !destination->side.done; i++)
 		ask_for_all(destination, &destination->regions[i], NULL, REQUEST_MAX, true);
 }
 
@@ -666,10 +548,10 @@ static bool state_has_room(const struct destination *destination)
 
 static void write_state(struct destination *destination)
 {
-	if (destination->state.fd < 0)
+	if (destination->side.state.fd < 0)
 		return;
 	while (state_queued(destination)) {
-		ssize_t n = write(destination->state.fd,
+		ssize_t n = write(destination->side.state.fd,
 				  destination->state_buffer + destination->state_start,
 				  state_queued(destination));
 
@@ -678,18 +560,16 @@ static void write_state(struct destination *destination)
 		if (n < 0 && errno == EAGAIN)
 			return;
 		if (n < 0) {
-			fail(destination, "QEMU does not take the device state: %s",
-			     strerror(errno));
+			side_fail(&destination->side, "QEMU does not take the device state: %s",
+				  strerror(errno));
 			return;
 		}
 		destination->state_touched = true;
 		destination->state_start += (size_t)n;
 	}
 	if (destination->state_ending) {
-		loop_remove(&destination->loop, &destination->state);
-		close(destination->state.fd);
-		destination->state.fd = -1;
-		launcher_state(&destination->launcher, "listen");
+		side_close_state(&destination->side);
+		launcher_state(&destination->side.launcher, "listen");
 	}
 }
 
@@ -714,22 +594,22 @@ static void take_state(struct destination *destination, const struct channel *ch
 static void get_memory_ready(struct destination *destination)
 {
 	struct destination_region *region = &destination->regions[destination->prepare_region];
-	const char *name = destination->options->regions[destination->prepare_region].name;
+	const char *name = destination->side.options->regions[destination->prepare_region].name;
 	uint64_t step = min(region->length - destination->prepare_offset,
 			    (uint64_t)PREPARE_STEP);
 	int err;
 
 	err = umem_mark_missing(region->watch.fd, destination->prepare_offset, step, NULL);
 	if (err) {
-		fail(destination, "region \"%s\": cannot mark it missing: %s", name,
-		     strerror(-err));
+		side_fail(&destination->side, "region \"%s\": cannot mark it missing: %s", name,
+			  strerror(-err));
 		return;
 	}
-	if (destination->options->preallocate) {
+	if (destination->side.options->preallocate) {
 		err = umem_allocate(region->fd, destination->prepare_offset, step);
 		if (err) {
-			fail(destination, "region \"%s\": cannot allocate its %llu bytes of memory: %s",
-			     name, (unsigned long long)region->length, strerror(-err));
+			side_fail(&destination->side, "region \"%s\": cannot allocate its %llu bytes of memory: %s",
+				  name, (unsigned long long)region->length, strerror(-err));
 			return;
 		}
 	}
@@ -745,6 +625,7 @@ static void get_memory_ready(struct destination *destination)
 
 static void send_bitmap(struct destination *destination)
 {
+	struct channel *control = side_control(&destination->side);
 	struct destination_region *region = &destination->regions[destination->resume_region];
 	uint64_t left = bitmap_words(region->pages) - destination->resume_word;
 	struct frame frame = {
@@ -762,8 +643,7 @@ static void send_bitmap(struct destination *destination)
 		destination->resume_region++;
 		destination->resume_word = 0;
 	}
-	sent(destination, CHANNEL_CONTROL,
-	     channel_send(destination->channels[CHANNEL_CONTROL], &frame, payload));
+	side_sent(&destination->side, control, channel_send(control, &frame, payload));
 }
 
 static bool memory_is_ready(const struct destination *destination)
@@ -776,15 +656,16 @@ static bool getting_ready(const struct destination *destination)
 {
 	if (!memory_is_ready(destination))
 		return true;
-	if (destination->session.state == SESSION_RESUME)
+	if (destination->side.session.state == SESSION_RESUME)
 		return destination->resume_region < destination->nr_regions &&
-		       channel_queued(control_of(destination)) < CHANNEL_OUT_MAX / 2;
+		       channel_queued(side_control(&destination->side)) < CHANNEL_OUT_MAX / 2;
 	return false;
 }
 
-static void get_ready(struct destination *destination)
+static void get_ready(void *owner)
 {
-	bool resumed = destination->session.state == SESSION_RESUME;
+	struct destination *destination = owner;
+	bool resumed = destination->side.session.state == SESSION_RESUME;
 	char error[CODEC_ERROR_MAX];
 
 	if (!memory_is_ready(destination)) {
@@ -797,20 +678,21 @@ static void get_ready(struct destination *destination)
 				send_bitmap(destination);
 			return;
 		}
-	} else if (destination->session.state != SESSION_PREPARE) {
+	} else if (destination->side.session.state != SESSION_PREPARE) {
 		return;
 	}
-	if (!destination->channels[CHANNEL_URGENT] || !destination->channels[CHANNEL_BULK])
+	if (!side_is_joined(&destination->side))
 		return;
 
 	destination->deadline_ns = 0;
 	destination->all_sent = false;
-	session_event(&destination->session, EVENT_PREPARED, error);
-	if (!say(destination, FRAME_PREPARED))
+	session_event(&destination->side.session, EVENT_PREPARED, error);
+	if (!side_say(&destination->side, FRAME_PREPARED, 0))
 		return;
-	launcher_state(&destination->launcher, session_state_name(destination->session.state));
-	if (!destination->progress.started_ns)
-		progress_start(&destination->progress, now_ns());
+	launcher_state(&destination->side.launcher,
+		       session_state_name(destination->side.session.state));
+	if (!destination->side.progress.started_ns)
+		progress_start(&destination->side.progress, now_ns());
 	if (resumed) {
 		ask_again(destination);
 		check_complete(destination);
@@ -822,19 +704,15 @@ static void get_ready(struct destination *destination)
 static void take_go(struct destination *destination, const struct frame *frame)
 {
 	begin_touching(destination);
-	launcher_send(&destination->launcher,
+	launcher_send(&destination->side.launcher,
 		      json_pack("{s:s,s:b}", "event", "go", "run",
 				!!(frame->flags & FRAME_GO_RUN)));
 }
 
-static void take_frame(struct destination *destination, struct channel *channel)
+static void take(void *owner, struct channel *channel)
 {
-	char error[CODEC_ERROR_MAX], text[TEXT_MAX + 1];
+	struct destination *destination = owner;
 
-	if (session_frame(&destination->session, channel->kind, &channel->frame, error)) {
-		lost(destination, "%s: %s", channel->peer, error);
-		return;
-	}
 	switch (channel->frame.type) {
 	case FRAME_STATE:
 		take_state(destination, channel);
@@ -844,9 +722,9 @@ static void take_frame(struct destination *destination, struct channel *channel)
 		write_state(destination);
 		break;
 	case FRAME_GO:
-		progress_now(destination);	/* before anyone asks how it goes */
+		side_progress(&destination->side);	/* before anyone asks how it goes */
 		take_go(destination, &channel->frame);
-		launcher_state(&destination->launcher, "running");
+		launcher_state(&destination->side.launcher, "running");
 		check_complete(destination);
 		break;
 	case FRAME_PAGES:
@@ -857,110 +735,36 @@ static void take_frame(struct destination *destination, struct channel *channel)
 		destination->page_ns = now_ns();
 		break;
 	case FRAME_END:
-		finish(destination, 0);
+		side_finish(&destination->side, 0);
 		break;
 	case FRAME_CANCEL:
-		lost(destination, "the source %s cancelled the migration", channel->peer);
-		break;
-	case FRAME_ERROR:
-		text_decode(text, channel->payload, channel->frame.length);
-		lost(destination, "the source %s failed: %s", channel->peer, text);
+		side_lost(&destination->side, "%s cancelled the migration",
+			  destination->side.name);
 		break;
 	}
 }
 
-static bool may_receive(const struct destination *destination, enum channel_kind kind)
-{
-	return !destination->done && destination->channels[kind] &&
-	       (kind != CHANNEL_CONTROL || state_has_room(destination));
-}
-
-static void receive(struct destination *destination, enum channel_kind kind)
-{
-	while (may_receive(destination, kind)) {
-		struct channel *channel = destination->channels[kind];
-		char error[CODEC_ERROR_MAX];
-		int err = channel_receive(channel, error);
-
-		if (err == -EAGAIN)
-			return;
-		if (err != 1) {
-			if (!err && kind == CHANNEL_CONTROL &&
-			    destination->session.state == SESSION_END)
-				finish(destination, 0);
-			else if (err == -EPROTO)
-				lost(destination, "%s: %s", channel->peer, error);
-			else
-				channel_ended(destination, kind, error);
-			return;
-		}
-		take_frame(destination, channel);
-		/* One frame of bulk a turn, and what no poll would tell of. */
-		if (kind == CHANNEL_BULK && destination->channels[kind] == channel &&
-		    !channel_has_frame(channel))
-			return;
-	}
-}
-
-static void channel_ready(struct destination *destination, enum channel_kind kind, uint32_t events)
-{
-	int err;
-
-	if (events & EPOLLOUT) {
-		err = channel_flush(destination->channels[kind]);
-		if (err != -EAGAIN && !sent(destination, kind, err))
-			return;
-	}
-	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-		receive(destination, kind);
-}
-
-static void control_ready(void *owner, uint32_t events)
-{
-	channel_ready(owner, CHANNEL_CONTROL, events);
-}
-
-static void urgent_ready(void *owner, uint32_t events)
-{
-	channel_ready(owner, CHANNEL_URGENT, events);
-}
-
-static void bulk_ready(void *owner, uint32_t events)
-{
-	channel_ready(owner, CHANNEL_BULK, events);
-}
-
-static int admit(struct destination *destination, enum channel_kind kind,
-		 const struct frame *frame, char *error)
-{
-	return session_admits(&destination->session, kind, frame, error);
-}
-
-static int control_admit(void *owner, const struct frame *frame, char *error)
-{
-	return admit(owner, CHANNEL_CONTROL, frame, error);
-}
-
-static int urgent_admit(void *owner, const struct frame *frame, char *error)
-{
-	if (frame->type == FRAME_PAGES && frame->flags & FRAME_PAGES_COMPRESSED) {
-		snprintf(error, CODEC_ERROR_MAX, "frame PAGES may have compressed pages on urgent, wanted them on bulk only");
-		return -EPROTO;
-	}
-	return admit(owner, CHANNEL_URGENT, frame, error);
-}
-
-static int bulk_admit(void *owner, const struct frame *frame, char *error)
+static bool may_receive(const void *owner, const struct channel *channel)
 {
 	const struct destination *destination = owner;
 
-	if (frame->type == FRAME_PAGES && frame->flags & FRAME_PAGES_COMPRESSED &&
-	    !(destination->features & FEATURE_ZSTD)) {
-		snprintf(error, CODEC_ERROR_MAX, "frame PAGES may have compressed pages, wanted none: HELLO_ACK has features 0x%llx",
-			 (unsigned long long)destination->features);
-		return -EPROTO;
-	}
-	return admit(owner, CHANNEL_BULK, frame, error);
+	return channel->kind != CHANNEL_CONTROL || state_has_room(destination);
+}
+
+static int admits(const void *owner, const struct channel *channel, const struct frame *frame,
+		  char *error)
+{
+	const struct destination *destination = owner;
+
+	if (frame->type != FRAME_PAGES || !(frame->flags & FRAME_PAGES_COMPRESSED))
+		return 0;
+	if (channel->kind != CHANNEL_BULK)
+		return wrong(error, "frame PAGES may have compressed pages on %s, wanted them on bulk only",
+			     channel_name(channel->kind));
+	if (!(destination->side.features & FEATURE_ZSTD))
+		return wrong(error, "frame PAGES may have compressed pages, wanted none: HELLO_ACK has features 0x%llx",
+			     (unsigned long long)destination->side.features);
+	return 0;
 }
 
 static void state_ready(void *owner, uint32_t events)
@@ -970,15 +774,15 @@ static void state_ready(void *owner, uint32_t events)
 	(void)events;
 	write_state(destination);
 	/* A frame may be waiting that was read before there was room for it. */
-	if (!destination->done)
-		receive(destination, CHANNEL_CONTROL);
+	if (!destination->side.done)
+		side_receive(&destination->side, CHANNEL_CONTROL, 0);
 }
 
 /* Strangers: connections that are not yet part of the session. */
 
 static void dismiss(struct stranger *stranger)
 {
-	channel_free(&stranger->destination->loop, stranger->channel);
+	channel_free(&stranger->destination->side.loop, stranger->channel);
 	stranger->channel = NULL;
 }
 
@@ -991,7 +795,7 @@ static void refuse(struct stranger *stranger, enum refuse_code code, const char 
 		.count = code,
 	};
 
-	launcher_message(&stranger->destination->launcher, "refused", "%s: %s",
+	launcher_message(&stranger->destination->side.launcher, "refused", "%s: %s",
 			 stranger->channel->peer, text);
 	if (channel_send(stranger->channel, &frame, text)) {
 		dismiss(stranger);
@@ -1003,33 +807,18 @@ static void refuse(struct stranger *stranger, enum refuse_code code, const char 
 }
 
 /* The stranger's connection becomes a channel of the session. */
-static void adopt(struct stranger *stranger, enum channel_kind kind)
+static void adopt(struct stranger *stranger, enum channel_kind kind, unsigned int index)
 {
-	static const struct {
-		enum loop_priority priority;
-		void (*ready)(void *owner, uint32_t events);
-		channel_admit admit;
-	} kinds[] = {
-		[CHANNEL_CONTROL] = { PRIORITY_CONTROL, control_ready, control_admit },
-		[CHANNEL_URGENT] = { PRIORITY_URGENT, urgent_ready, urgent_admit },
-		[CHANNEL_BULK] = { PRIORITY_BULK, bulk_ready, bulk_admit },
-	};
 	struct destination *destination = stranger->destination;
 	struct channel *channel = stranger->channel;
-	uint64_t *bytes = &destination->progress.bytes[kind];
 
 	stranger->channel = NULL;
-	loop_remove(&destination->loop, &channel->watch);
-	channel->kind = kind;
-	channel->watch.priority = kinds[kind].priority;
-	channel->watch.ready = kinds[kind].ready;
-	channel->watch.owner = destination;
-	channel->admit = kinds[kind].admit;
-	channel->bytes = bytes;
-	*bytes += stranger->bytes;
-	destination->channels[kind] = channel;
-	if (kind != CHANNEL_CONTROL && channel_take_pages(channel))
-		fail(destination, "out of memory");
+	side_add(&destination->side, channel, kind, index, stranger->bytes);
+	if (kind == CHANNEL_CONTROL)
+		snprintf(destination->side.name, sizeof(destination->side.name), "the source %s",
+			 channel->peer);
+	else if (channel_take_pages(channel))
+		side_fail(&destination->side, "out of memory");
 }
 
 /* Return: whether compressed pages can be taken from now on. */
@@ -1064,9 +853,9 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 		refuse(stranger, REFUSE_VERSION, error);
 		return;
 	}
-	if (destination->session.state != SESSION_NONE) {
+	if (destination->side.session.state != SESSION_NONE) {
 		snprintf(error, sizeof(error), "a migration is under way here (state %s), wanted none",
-			 session_state_name(destination->session.state));
+			 session_state_name(destination->side.session.state));
 		refuse(stranger, REFUSE_BUSY, error);
 		return;
 	}
@@ -1076,7 +865,7 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 		refuse(stranger, REFUSE_PAGE_SIZE, error);
 		return;
 	}
-	if (hello_match(hello, destination->options->regions, destination->nr_regions, index,
+	if (hello_match(hello, destination->side.options->regions, destination->nr_regions, index,
 			error)) {
 		refuse(stranger, REFUSE_REGIONS, error);
 		return;
@@ -1089,13 +878,13 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 	ack.features &= hello->features;
 	if (ack.features & FEATURE_ZSTD && !prepare_decompression(destination))
 		ack.features &= ~FEATURE_ZSTD;
-	destination->features = ack.features;
-	memcpy(destination->session_id, hello->session, SESSION_SIZE);
+	destination->side.features = ack.features;
+	memcpy(destination->side.session_id, hello->session, SESSION_SIZE);
 	destination->deadline_ns = now_ns() + HANDSHAKE_NS;
-	session_frame(&destination->session, CHANNEL_CONTROL, &channel->frame, error);
-	adopt(stranger, CHANNEL_CONTROL);
+	session_frame(&destination->side.session, CHANNEL_CONTROL, &channel->frame, error);
+	adopt(stranger, CHANNEL_CONTROL, 0);
 	hello_ack_encode(payload, &ack);
-	sent(destination, CHANNEL_CONTROL, channel_send(channel, &frame, payload));
+	side_sent(&destination->side, channel, channel_send(channel, &frame, payload));
 }
 
 /* Takes as long for a wrong guess as for a right one. */
@@ -1104,8 +893,8 @@ static bool is_our_session(const struct destination *destination, const uint8_t 
 	uint8_t differs = 0;
 
 	for (int i = 0; i < SESSION_SIZE; i++)
-		differs |= destination->session_id[i] ^ id[i];
-	return destination->session.state != SESSION_NONE && !differs;
+		differs |= destination->side.session_id[i] ^ id[i];
+	return destination->side.session.state != SESSION_NONE && !differs;
 }
 
 static void take_join(struct stranger *stranger)
@@ -1122,22 +911,24 @@ static void take_join(struct stranger *stranger)
 		refuse(stranger, REFUSE_SESSION, "JOIN names a session that is not the one here");
 		return;
 	}
-	if ((destination->session.state != SESSION_PREPARE &&
-	     destination->session.state != SESSION_RESUME) || destination->channels[join.kind]) {
+	if ((destination->side.session.state != SESSION_PREPARE &&
+	     destination->side.session.state != SESSION_RESUME) ||
+	    join.index >= destination->side.nr[join.kind] ||
+	    destination->side.channels[join.kind][join.index]) {
 		snprintf(error, sizeof(error), "the %s channel cannot join in state %s",
 			 channel_name(join.kind),
-			 session_state_name(destination->session.state));
+			 session_state_name(destination->side.session.state));
 		refuse(stranger, REFUSE_SESSION, error);
 		return;
 	}
-	adopt(stranger, join.kind);
+	adopt(stranger, (enum channel_kind)join.kind, join.index);
 }
 
 static void take_resume(struct stranger *stranger)
 {
 	struct destination *destination = stranger->destination;
 	struct channel *channel = stranger->channel;
-	bool was_gone = destination->session.gone;
+	bool was_gone = destination->side.session.gone;
 	char error[CODEC_ERROR_MAX];
 	struct resume resume;
 
@@ -1149,17 +940,17 @@ static void take_resume(struct stranger *stranger)
 		refuse(stranger, REFUSE_SESSION, "RESUME names a session that is not the one here");
 		return;
 	}
-	if (session_frame(&destination->session, CHANNEL_CONTROL, &channel->frame, error)) {
+	if (session_frame(&destination->side.session, CHANNEL_CONTROL, &channel->frame, error)) {
 		refuse(stranger, REFUSE_SESSION, error);
 		return;
 	}
 	/* The source knows better whether the old connections are good. */
-	close_channels(destination);
-	adopt(stranger, CHANNEL_CONTROL);
+	side_close_channels(&destination->side);
+	adopt(stranger, CHANNEL_CONTROL, 0);
 	if (!was_gone)
 		take_go(destination, &channel->frame);
-	if (destination->session.state == SESSION_END) {
-		say(destination, FRAME_END);
+	if (destination->side.session.state == SESSION_END) {
+		side_say(&destination->side, FRAME_END, 0);
 		return;
 	}
 	destination->resume_region = 0;
@@ -1167,14 +958,13 @@ static void take_resume(struct stranger *stranger)
 	destination->deadline_ns = now_ns() + HANDSHAKE_NS;
 }
 
-static int stranger_admit(void *owner, const struct frame *frame, char *error)
+static int stranger_admit(struct channel *channel, const struct frame *frame, char *error)
 {
-	(void)owner;
+	(void)channel;
 	if (frame->type == FRAME_HELLO || frame->type == FRAME_JOIN || frame->type == FRAME_RESUME)
 		return 0;
-	snprintf(error, CODEC_ERROR_MAX, "frame %s came first, wanted HELLO, JOIN or RESUME",
-		 frame_name(frame->type));
-	return -EPROTO;
+	return wrong(error, "frame %s came first, wanted HELLO, JOIN or RESUME",
+		     frame_name(frame->type));
 }
 
 /* Reads and forgets what a refused peer still sends, until it closes. */
@@ -1189,8 +979,8 @@ static void drain(struct stranger *stranger)
 
 static void stranger_ready(void *owner, uint32_t events)
 {
-	struct stranger *stranger = owner;
-	struct channel *channel = stranger->channel;
+	struct channel *channel = owner;
+	struct stranger *stranger = channel->owner;
 	char error[CODEC_ERROR_MAX];
 	struct hello *hello;
 	int err;
@@ -1210,7 +1000,7 @@ static void stranger_ready(void *owner, uint32_t events)
 			refuse(stranger, REFUSE_PROTOCOL, error);
 			return;
 		}
-		launcher_message(&stranger->destination->launcher, "refused", "%s: %s",
+		launcher_message(&stranger->destination->side.launcher, "refused", "%s: %s",
 				 channel->peer, error);
 		dismiss(stranger);
 		return;
@@ -1270,7 +1060,7 @@ static void stream_opened(void *owner, int fd)
 {
 	struct destination *destination = owner;
 
-	add_stranger(destination, fd, destination->options->uri_text);
+	add_stranger(destination, fd, destination->side.options->uri_text);
 }
 
 static void listener_ready(void *owner, uint32_t events)
@@ -1296,39 +1086,27 @@ static void command(void *owner, const char *name, json_t *object)
 	struct destination *destination = owner;
 	char error[CODEC_ERROR_MAX];
 
-	if (destination->done)
-		return;
 	if (!strcmp(name, "ready")) {
-		if (destination->state.fd >= 0) {
+		if (destination->side.state.fd >= 0) {
 			log_warning("command ready: QEMU was not given all of its state yet");
 			return;
 		}
-		if (session_event(&destination->session, EVENT_READY, error)) {
+		if (session_event(&destination->side.session, EVENT_READY, error)) {
 			log_warning("%s", error);
 			return;
 		}
-		say(destination, FRAME_READY);
+		side_say(&destination->side, FRAME_READY, 0);
 	} else if (!strcmp(name, "fail")) {
 		const char *text = json_string_value(json_object_get(object, "message"));
 
-		if (destination->session.gone) {
+		if (destination->side.session.gone) {
 			log_warning("command fail after GO: the guest is here, nothing is undone");
 			return;
 		}
-		fail(destination, "%s", text ? text : "QEMU failed");
+		side_fail(&destination->side, "%s", text ? text : "QEMU failed");
 	} else {
 		log_warning("command \"%s\" is unknown to a destination", name);
 	}
-}
-
-static void launcher_lost(void *owner)
-{
-	struct destination *destination = owner;
-
-	if (destination->session.gone)
-		log_warning("the launcher is gone; going on without it");
-	else
-		fail(destination, "the launcher is gone");
 }
 
 /* Time, and the turns of the loop. */
@@ -1348,7 +1126,7 @@ static void check_strangers(struct destination *destination, uint64_t now)
 			if (!stranger->channel->magic_seen)
 				magic_check(stranger->channel->magic,
 					    stranger->channel->magic_have, MAGIC, error);
-			launcher_message(&destination->launcher, "refused", "%s: %s",
+			launcher_message(&destination->side.launcher, "refused", "%s: %s",
 					 stranger->channel->peer, error);
 		}
 		dismiss(stranger);
@@ -1358,138 +1136,84 @@ static void check_strangers(struct destination *destination, uint64_t now)
 /* A stream has one source: with that gone before it began, none can come. */
 static void check_stream(struct destination *destination)
 {
-	struct stream *stream = destination->stream;
+	struct stream *stream = destination->side.stream;
 
-	if (!stream || !stream_is_over(stream) || destination->session.state != SESSION_NONE)
+	if (!stream || !stream_is_over(stream) || destination->side.session.state != SESSION_NONE)
 		return;
 	for (int i = 0; i < STRANGERS_MAX; i++) {
 		if (destination->strangers[i].channel)
 			return;
 	}
-	fail(destination, "no source can come over %s any more: %s",
-	     destination->options->uri_text,
-	     stream_broken(stream) ? stream_broken(stream) : "its source has ended");
+	side_fail(&destination->side, "no source can come over %s any more: %s",
+		  destination->side.options->uri_text,
+		  stream_broken(stream) ? stream_broken(stream) : "its source has ended");
 }
 
-static void check_deadlines(struct destination *destination, uint64_t now)
+static void tick(void *owner, uint64_t now)
 {
-	struct channel *control = destination->channels[CHANNEL_CONTROL];
+	struct destination *destination = owner;
+	struct side *side = &destination->side;
+	struct channel *control = side_control(side);
 
 	check_strangers(destination, now);
 	check_stream(destination);
-	if (destination->done)
+	if (side->done)
 		return;
+	if (control && !state_has_room(destination))
+		control->heard_ns = now;	/* it is us who do not listen */
 	if (destination->deadline_ns && now >= destination->deadline_ns) {
 		destination->deadline_ns = 0;
-		if (destination->session.state == SESSION_END)
-			finish(destination, 0);
-		else if (!destination->channels[CHANNEL_URGENT] ||
-			 !destination->channels[CHANNEL_BULK])
-			lost(destination, "the channels of the source did not join within %llu seconds",
-			     HANDSHAKE_NS / NSEC_PER_SEC);
-		return;
-	}
-	if (destination->lost_ns && now >= destination->lost_ns) {
-		lost(destination, "%s", destination->lost_why);
+		if (side->session.state == SESSION_END)
+			side_finish(side, 0);
+		else if (!side_is_joined(side))
+			side_lost(side, "the channels of the source did not join within %llu seconds",
+				  HANDSHAKE_NS / NSEC_PER_SEC);
 		return;
 	}
 	repair(destination, now);
-	if (destination->done || !control)
-		return;
-	if (!state_has_room(destination))
-		control->heard_ns = now;	/* it is us who do not listen */
-	if (now - control->heard_ns >= SILENCE_NS) {
-		lost(destination, "nothing came from the source %s for %llu seconds",
-		     control->peer, SILENCE_NS / NSEC_PER_SEC);
-		return;
-	}
-	if (now - destination->ping_ns >= PING_PERIOD_NS) {
-		int err = channel_say(control, FRAME_PING, 0);
-
-		destination->ping_ns = now;
-		if (err != -ENOBUFS)
-			sent(destination, CHANNEL_CONTROL, err);
-	}
 }
 
-static void set_wants(struct destination *destination)
+static void set_wants(void *owner)
 {
-	const struct channel *urgent = destination->channels[CHANNEL_URGENT];
+	struct destination *destination = owner;
+	const struct channel *urgent = side_idlest(&destination->side, CHANNEL_URGENT);
 	bool asking = !urgent || channel_queued(urgent) < REQUESTS_UNSENT;
 
-	for (int i = 0; i < 3; i++) {
-		struct channel *channel = destination->channels[i];
-
-		if (channel)
-			loop_want(&destination->loop, &channel->watch,
-				  (may_receive(destination, (enum channel_kind)i) ? EPOLLIN : 0) |
-				  (channel_busy(channel) ? EPOLLOUT : 0));
-	}
 	for (uint32_t i = 0; i < destination->nr_regions; i++)
-		loop_want(&destination->loop, &destination->regions[i].watch,
+		loop_want(&destination->side.loop, &destination->regions[i].watch,
 			  asking ? EPOLLIN : 0);
 	for (int i = 0; i < STRANGERS_MAX; i++) {
 		struct stranger *stranger = &destination->strangers[i];
 
 		if (stranger->channel)
-			loop_want(&destination->loop, &stranger->channel->watch,
+			loop_want(&destination->side.loop, &stranger->channel->watch,
 				  EPOLLIN | (channel_busy(stranger->channel) ? EPOLLOUT : 0));
 	}
-	loop_want(&destination->loop, &destination->state,
+	loop_want(&destination->side.loop, &destination->side.state,
 		  state_queued(destination) ? EPOLLOUT : 0);
 }
 
-static void run_loop(struct destination *destination)
+static uint64_t wait_ns(const void *owner)
 {
-	uint64_t next_tick = 0;
-
-	while (!destination->done) {
-		uint64_t now = now_ns();
-		int timeout, err;
-
-		if (now >= next_tick) {
-			next_tick = now + TICK_MS * NSEC_PER_MSEC;
-			check_deadlines(destination, now);
-			if (!destination->done && destination->session.state != SESSION_END &&
-			    progress_due(&destination->progress, now))
-				progress_now(destination);
-			continue;
-		}
-		get_ready(destination);
-		if (destination->done)
-			break;
-		set_wants(destination);
-		if (destination->stream)
-			stream_turn(destination->stream);
-		timeout = getting_ready(destination) ? 0 :
-			  (int)((next_tick - now) / NSEC_PER_MSEC) + 1;
-		err = loop_turn(&destination->loop, timeout);
-		if (err)
-			fail(destination, "epoll: %s", strerror(-err));
-	}
+	return getting_ready(owner) ? 0 : UINT64_MAX;
 }
 
 /* Beginning and end. */
 
 static int open_region(struct destination *destination, uint32_t index, char *error)
 {
-	const struct hello_region *option = &destination->options->regions[index];
+	const struct hello_region *option = &destination->side.options->regions[index];
 	struct destination_region *region = &destination->regions[index];
 	int pager, flags, err;
-	off_t size;
 
+	err = side_check_region(&destination->side, index, error);
+	if (err)
+		return err;
 	region->destination = destination;
-	region->fd = destination->options->region_fds[index];
+	region->fd = destination->side.options->region_fds[index];
 	region->index = index;
 	region->length = option->length;
 	region->pages = option->length / PAGE_BYTES;
-	size = lseek(region->fd, 0, SEEK_END);
-	if (size < 0 || (uint64_t)size != region->length) {
-		snprintf(error, CODEC_ERROR_MAX, "region \"%s\": descriptor %d has %lld bytes, wanted %llu",
-			 option->name, region->fd, (long long)size,
-			 (unsigned long long)region->length);
-		return -EINVAL;
-	}
 	region->present = calloc(bitmap_words(region->pages), sizeof(*region->present));
 	if (!region->present) {
 		snprintf(error, CODEC_ERROR_MAX, "region \"%s\": no memory for its page table",
@@ -1510,7 +1234,7 @@ static int open_region(struct destination *destination, uint32_t index, char *er
 		.ready = pager_ready,
 		.owner = region,
 	};
-	destination->progress.pages_total += region->pages;
+	destination->side.progress.pages_total += region->pages;
 	destination->nr_regions++;
 	return 0;
 }
@@ -1518,7 +1242,7 @@ static int open_region(struct destination *destination, uint32_t index, char *er
 static int begin_to_listen(struct destination *destination, char actual[URI_TEXT_MAX],
 			   char *error)
 {
-	int err = socket_listen(&destination->options->uri, &destination->listening, actual,
+	int err = socket_listen(&destination->side.options->uri, &destination->listening, actual,
 				error);
 
 	if (err)
@@ -1530,7 +1254,7 @@ static int begin_to_listen(struct destination *destination, char actual[URI_TEXT
 		.ready = listener_ready,
 		.owner = destination,
 	};
-	err = loop_add(&destination->loop, &destination->listener);
+	err = loop_add(&destination->side.loop, &destination->listener);
 	if (err)
 		snprintf(error, CODEC_ERROR_MAX, "epoll: %s", strerror(-err));
 	return err;
@@ -1538,9 +1262,9 @@ static int begin_to_listen(struct destination *destination, char actual[URI_TEXT
 
 static int prepare(struct destination *destination, char *error)
 {
-	const struct options *options = destination->options;
+	const struct options *options = destination->side.options;
 	char actual[URI_TEXT_MAX];
-	int flags, err;
+	int err;
 
 	for (uint32_t i = 0; i < options->nr_regions; i++) {
 		err = open_region(destination, i, error);
@@ -1551,29 +1275,20 @@ static int prepare(struct destination *destination, char *error)
 		snprintf(error, CODEC_ERROR_MAX, "out of memory");
 		return -ENOMEM;
 	}
-	flags = fcntl(options->state_fd, F_GETFL);
-	if (flags < 0 || fcntl(options->state_fd, F_SETFL, flags | O_NONBLOCK) < 0) {
-		snprintf(error, CODEC_ERROR_MAX, "--state-fd %d: %s", options->state_fd,
-			 strerror(errno));
-		return -EBADF;
-	}
-	destination->state = (struct watch){
-		.fd = options->state_fd,
-		.priority = PRIORITY_CONTROL,
-		.ready = state_ready,
-		.owner = destination,
-	};
+	err = side_open_state(&destination->side, state_ready, error);
+	if (err)
+		return err;
 	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
-		destination->stream = stream_open(&destination->loop, &options->uri,
-						  stream_opened, destination, error);
-		err = destination->stream ? 0 : -EIO;
+		destination->side.stream = stream_open(&destination->side.loop, &options->uri,
+						       stream_opened, destination, error);
+		err = destination->side.stream ? 0 : -EIO;
 		strcpy(actual, options->uri_text);
 	} else {
 		err = begin_to_listen(destination, actual, error);
 	}
 	if (err)
 		return err;
-	launcher_send(&destination->launcher,
+	launcher_send(&destination->side.launcher,
 		      json_pack("{s:s,s:s}", "event", "listening", "uri", actual));
 	return 0;
 }
@@ -1584,48 +1299,53 @@ static void destroy(struct destination *destination)
 		if (destination->strangers[i].channel)
 			dismiss(&destination->strangers[i]);
 	}
-	close_channels(destination);
-	stream_close(destination->stream);
+	side_destroy(&destination->side);
 	socket_unlisten(&destination->listening);
 	for (uint32_t i = 0; i < REGIONS_MAX; i++)
 		free(destination->regions[i].present);
 	decompressor_free(destination->decompressor);
 	free(destination->unpacked);
 	pending_destroy(&destination->pending);
-	loop_destroy(&destination->loop);
 	free(destination);
 }
+
+static const struct side_role role = {
+	.role = ROLE_DESTINATION,
+	.turn = get_ready,
+	.tick = tick,
+	.wait_ns = wait_ns,
+	.set_wants = set_wants,
+	.may_receive = may_receive,
+	.admits = admits,
+	.take = take,
+	.over = over,
+	.paused = paused,
+	.command = command,
+	.count = count,
+};
 
 int destination_run(const struct options *options)
 {
 	struct destination *destination = calloc(1, sizeof(*destination));
 	char error[max(CODEC_ERROR_MAX, SOCKET_ERROR_MAX)];
-	int status;
+	int status, err;
 
 	if (!destination) {
 		log_error("out of memory");
 		return 1;
 	}
-	destination->options = options;
-	destination->state.fd = -1;
-	destination->listening.fd = destination->listener.fd = -1;
-	destination->launcher.command = command;
-	destination->launcher.lost = launcher_lost;
-	destination->launcher.owner = destination;
-	session_init(&destination->session, ROLE_DESTINATION);
-
-	if (loop_init(&destination->loop) ||
-	    launcher_init(&destination->launcher, &destination->loop, options->control_fd)) {
-		log_error("--control-fd %d: %s", options->control_fd, strerror(errno));
+	err = side_init(&destination->side, &role, destination, options);
+	if (err) {
+		log_error("--control-fd %d: %s", options->control_fd, strerror(-err));
 		free(destination);
 		return 1;
 	}
+	destination->listening.fd = destination->listener.fd = -1;
 	if (prepare(destination, error))
-		fail(destination, "%s", error);
-	run_loop(destination);
+		side_fail(&destination->side, "%s", error);
+	side_run(&destination->side);
 
-	launcher_finish(&destination->launcher);
-	status = destination->exit_status;
+	status = destination->side.exit_status;
 	destroy(destination);
 	return status;
 }

@@ -90,7 +90,7 @@ static const struct option long_options[] = {
 };
 
 static enum options_result __attribute__((format(printf, 2, 3)))
-wrong(char *error, const char *format, ...)
+misuse(char *error, const char *format, ...)
 {
 	va_list args;
 
@@ -120,8 +120,8 @@ static enum options_result take_number(const char *option, const char *text, uin
 				       uint64_t high, uint64_t *value, char *error)
 {
 	if (parse_number(text, high, value) || *value < low)
-		return wrong(error, "--%s is \"%s\", wanted a number from %llu to %llu", option,
-			     text, (unsigned long long)low, (unsigned long long)high);
+		return misuse(error, "--%s is \"%s\", wanted a number from %llu to %llu", option,
+			      text, (unsigned long long)low, (unsigned long long)high);
 	return OPTIONS_RUN;
 }
 
@@ -134,28 +134,28 @@ static enum options_result take_region(struct options *options, const char *text
 	uint64_t fd;
 
 	if (!length_text)
-		return wrong(error, "--region is \"%s\", wanted NAME:FD:LENGTH", text);
+		return misuse(error, "--region is \"%s\", wanted NAME:FD:LENGTH", text);
 	if (options->nr_regions == REGIONS_MAX)
-		return wrong(error, "--region is there more than %d times", REGIONS_MAX);
+		return misuse(error, "--region is there more than %d times", REGIONS_MAX);
 	region = &options->regions[options->nr_regions];
 
 	if (!region_name_valid(text, (size_t)(fd_text - text)))
-		return wrong(error, "--region \"%s\": the name is not 1 to %d printable characters",
-			     text, REGION_NAME_MAX - 1);
+		return misuse(error, "--region \"%s\": the name is not 1 to %d printable characters",
+			      text, REGION_NAME_MAX - 1);
 	memset(region->name, 0, sizeof(region->name));
 	memcpy(region->name, text, (size_t)(fd_text - text));
 
 	snprintf(digits, sizeof(digits), "%.*s", (int)(length_text - fd_text - 1), fd_text + 1);
 	if (parse_number(digits, INT_MAX, &fd))
-		return wrong(error, "--region \"%s\": the descriptor is \"%s\", wanted a number",
-			     text, digits);
+		return misuse(error, "--region \"%s\": the descriptor is \"%s\", wanted a number",
+			      text, digits);
 	if (parse_number(length_text + 1, INT64_MAX, &region->length) || !region->length ||
 	    region->length % PAGE_BYTES)
-		return wrong(error, "--region \"%s\": the length is \"%s\", wanted a positive multiple of %d",
-			     text, length_text + 1, PAGE_BYTES);
+		return misuse(error, "--region \"%s\": the length is \"%s\", wanted a positive multiple of %d",
+			      text, length_text + 1, PAGE_BYTES);
 	for (uint32_t i = 0; i < options->nr_regions; i++) {
 		if (!strcmp(options->regions[i].name, region->name))
-			return wrong(error, "--region \"%s\" is there twice", region->name);
+			return misuse(error, "--region \"%s\" is there twice", region->name);
 	}
 	options->region_fds[options->nr_regions++] = (int)fd;
 	return OPTIONS_RUN;
@@ -166,10 +166,10 @@ static enum options_result take_uri(struct options *options, const char *text, c
 	if (uri_parse(&options->uri, text, error, OPTIONS_ERROR_MAX))
 		return OPTIONS_WRONG;
 	if (!uri_names_peer(&options->uri))
-		return wrong(error, "--uri is \"%s\", wanted " URI_WANTED, text);
+		return misuse(error, "--uri is \"%s\", wanted " URI_WANTED, text);
 	if (options->uri.kind == URI_TCP && options->role == ROLE_SOURCE && !options->uri.port)
-		return wrong(error, "--uri is \"%s\", wanted a port from 1 to 65535 to connect to",
-			     text);
+		return misuse(error, "--uri is \"%s\", wanted a port from 1 to 65535 to connect to",
+			      text);
 	strcpy(options->uri_text, text);
 	return OPTIONS_RUN;
 }
@@ -181,9 +181,9 @@ static enum options_result take(struct options *options, enum option_key key, co
 	uint64_t value = 0;
 
 	if (key >= KEY_FORWARD && key <= KEY_CONNECT_TIMEOUT && options->role != ROLE_SOURCE)
-		return wrong(error, "--%s is for the source only", name);
+		return misuse(error, "--%s is for the source only", name);
 	if (key >= KEY_NO_PREALLOC && options->role != ROLE_DESTINATION)
-		return wrong(error, "--%s is for the destination only", name);
+		return misuse(error, "--%s is for the destination only", name);
 
 	switch (key) {
 	case KEY_HELP:
@@ -220,7 +220,7 @@ static enum options_result take(struct options *options, enum option_key key, co
 	case KEY_COMPRESS:
 		options->compress = !strcmp(text, "zstd");
 		if (!options->compress && strcmp(text, "none"))
-			return wrong(error, "--compress is \"%s\", wanted none or zstd", text);
+			return misuse(error, "--compress is \"%s\", wanted none or zstd", text);
 		break;
 	case KEY_NO_CHECKSUM:
 		options->checksum = false;
@@ -242,13 +242,13 @@ static enum options_result take(struct options *options, enum option_key key, co
 static enum options_result check_complete(const struct options *options, char *error)
 {
 	if (options->control_fd < 0)
-		return wrong(error, "--control-fd is missing");
+		return misuse(error, "--control-fd is missing");
 	if (options->state_fd < 0)
-		return wrong(error, "--state-fd is missing");
+		return misuse(error, "--state-fd is missing");
 	if (!options->uri_text[0])
-		return wrong(error, "--uri is missing");
+		return misuse(error, "--uri is missing");
 	if (!options->nr_regions)
-		return wrong(error, "--region is missing");
+		return misuse(error, "--region is missing");
 	return OPTIONS_RUN;
 }
 
@@ -265,7 +265,7 @@ enum options_result options_parse(struct options *options, int argc, char **argv
 	options->connect_timeout = 10;
 
 	if (argc < 2)
-		return wrong(error, "wanted \"source\" or \"destination\"; see umemd --help");
+		return misuse(error, "wanted \"source\" or \"destination\"; see umemd --help");
 	if (!strcmp(argv[1], "--help"))
 		return OPTIONS_HELP;
 	if (!strcmp(argv[1], "--version"))
@@ -275,23 +275,23 @@ enum options_result options_parse(struct options *options, int argc, char **argv
 	else if (!strcmp(argv[1], "destination"))
 		options->role = ROLE_DESTINATION;
 	else
-		return wrong(error, "the role is \"%s\", wanted \"source\" or \"destination\"",
-			     argv[1]);
+		return misuse(error, "the role is \"%s\", wanted \"source\" or \"destination\"",
+			      argv[1]);
 
 	optind = 0;	/* start over, whatever was parsed before */
 	opterr = 0;
 	while ((key = getopt_long(argc - 1, argv + 1, ":", long_options, &index)) != -1) {
 		if (key == ':')
-			return wrong(error, "%s needs a value", argv[optind]);
+			return misuse(error, "%s needs a value", argv[optind]);
 		if (key == '?')
-			return wrong(error, "option %s is unknown or has a value it does not take",
-				     argv[optind]);
+			return misuse(error, "option %s is unknown or has a value it does not take",
+				      argv[optind]);
 		result = take(options, (enum option_key)key, long_options[index].name, optarg,
 			      error);
 		if (result != OPTIONS_RUN)
 			return result;
 	}
 	if (optind < argc - 1)
-		return wrong(error, "argument \"%s\" is not wanted", argv[1 + optind]);
+		return misuse(error, "argument \"%s\" is not wanted", argv[1 + optind]);
 	return check_complete(options, error);
 }

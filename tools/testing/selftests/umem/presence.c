@@ -5,6 +5,7 @@
  */
 #include "missing_region.h"
 #include <sys/sendfile.h>
+#include <sys/stat.h>
 
 /* The toucher waits for page n; give it the page and let it finish. */
 static void serve(struct toucher *toucher, int n, int byte)
@@ -143,14 +144,53 @@ static void proc_mem_fails(void)
 	CHECK_EQ(info(region_fd).missing, NR * PAGE);
 }
 
-static void region_file_has_no_read_and_no_write(void)
+static void read_of_the_region_ends_before_a_missing_page(void)
+{
+	static char buf[4 * PAGE];
+
+	setup();
+	CHECK_ERRNO(pread(region_fd, buf, sizeof(buf), 0), EAGAIN);
+	CHECK_EQ(copy_byte(pager_fd, 0, 7), 1);
+	CHECK_EQ(change(pager_fd, UMEM_ZERO, PAGE, PAGE), 1);
+	memset(buf, -1, sizeof(buf));
+	CHECK_EQ(pread(region_fd, buf, sizeof(buf), 0), 2 * PAGE);
+	CHECK(page_is(buf, 7) && page_is(buf + PAGE, 0), "present pages");
+	CHECK(page_is(buf + 2 * PAGE, 0xff), "a missing page was read");
+	/* what is filled but not published is nobody's business */
+	memset(map(pager_fd, NR * PAGE) + 2 * PAGE, 9, PAGE);
+	CHECK_ERRNO(pread(region_fd, buf, PAGE, 2 * PAGE), EAGAIN);
+	CHECK_EQ(change(pager_fd, UMEM_POISON, 3 * PAGE, PAGE), 1);
+	CHECK_ERRNO(pread(region_fd, buf, PAGE, 3 * PAGE), EIO);
+	/* from the middle, to the end, past it */
+	CHECK_EQ(pread(region_fd, buf, 10, PAGE - 5), 10);
+	CHECK(!memcmp(buf, "\7\7\7\7\7\0\0\0\0\0", 10), "across a page's end");
+	CHECK_EQ(copy_byte(pager_fd, (NR - 1) * PAGE, 8), 1);
+	CHECK_EQ(pread(region_fd, buf, sizeof(buf), (NR - 1) * PAGE), PAGE);
+	CHECK_EQ(pread(region_fd, buf, PAGE, NR * PAGE), 0);
+	/* nobody waits, nothing was asked for */
+	CHECK_EQ(info(region_fd).faults, 0);
+	munmap(guest, NR * PAGE);
+	CHECK_ERRNO(pread(region_fd, guest, PAGE, 0), EFAULT);
+}
+
+static void read_of_a_hole_does_not_fill_it(void)
+{
+	char buf[PAGE];
+	struct stat st;
+
+	region_fd = region(NR * PAGE);
+	CHECK_EQ(pread(region_fd, buf, PAGE, 3 * PAGE), PAGE);
+	CHECK(page_is(buf, 0), "a hole");
+	CHECK(!fstat(region_fd, &st), "fstat");
+	CHECK_EQ(st.st_blocks, 0);
+}
+
+static void region_file_has_no_write(void)
 {
 	char buf[10] = "";
 
 	setup();
 	CHECK(!pipe(pipe_fds), "pipe");
-	CHECK_ERRNO(read(region_fd, buf, sizeof(buf)), EINVAL);
-	CHECK_ERRNO(pread(region_fd, buf, sizeof(buf), 0), EINVAL);
 	CHECK_ERRNO(write(region_fd, buf, sizeof(buf)), EINVAL);
 	CHECK_ERRNO(sendfile(pipe_fds[1], region_fd, NULL, PAGE), EINVAL);
 	CHECK_ERRNO(splice(region_fd, NULL, pipe_fds[1], NULL, PAGE, 0), EINVAL);
@@ -556,7 +596,9 @@ static const struct test tests[] = {
 	TEST(system_call_buffer_waits),
 	TEST(gup_fast_waits),
 	TEST(proc_mem_fails),
-	TEST(region_file_has_no_read_and_no_write),
+	TEST(read_of_the_region_ends_before_a_missing_page),
+	TEST(read_of_a_hole_does_not_fill_it),
+	TEST(region_file_has_no_write),
 	TEST(private_mapping_is_refused),
 	TEST(length_does_not_change),
 	TEST(marking_takes_back_what_is_mapped),
