@@ -759,6 +759,8 @@ static void monitor_line(void *context, struct monitor *monitor, const char *tex
 
 static int open_monitors(struct supervisor *s)
 {
+	char *error = NULL;
+
 	for (size_t i = 0; i < s->options->nr_monitors; i++) {
 		const struct monitor_option *option = &s->options->monitors[i];
 
@@ -766,10 +768,10 @@ static int open_monitors(struct supervisor *s)
 			s->monitors[i] = monitor_open_stdio(monitor_line, s);
 		else
 			s->monitors[i] = monitor_open_unix(option->path, option->wait,
-							   monitor_line, s);
+							   monitor_line, s, &error);
 		if (!s->monitors[i]) {
-			log_error("-monitor unix:%s: cannot listen there: %s", option->path,
-				  strerror(errno));
+			log_error("-monitor unix:%s", error);
+			free(error);
 			return -1;
 		}
 	}
