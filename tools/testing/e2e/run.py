@@ -17,8 +17,10 @@ import environment
 import install
 import migrations
 import refusals
+import two_stage
 
 SUITES = {"migrations": migrations, "big": migrations.Big, "refusals": refusals,
+          "two_stage": two_stage,
           "environment": environment, "install": install}
 
 
