@@ -36,7 +36,7 @@ json_t *progress_event(struct progress *progress, const char *state, const char 
 		progress->last_ns = now;
 		progress->last_bytes = bytes;
 	}
-	return json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:I,s:I}",
+	return json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:I,s:I}",
 		"event", "progress",
 		"state", state,
 		"pages_total", (json_int_t)progress->pages_total,
@@ -49,6 +49,10 @@ json_t *progress_event(struct progress *progress, const char *state, const char 
 		"zero_pages", (json_int_t)progress->zero_pages,
 		"compressed_pages", (json_int_t)progress->compressed_pages,
 		"saved_bytes", (json_int_t)progress->saved_bytes,
+		"round", (json_int_t)progress->round,
+		"dirty_pages", (json_int_t)progress->dirty_pages,
+		"expected_downtime_ms", (json_int_t)progress->expected_downtime_ms,
+		"precopy_bytes", (json_int_t)progress->precopy_bytes,
 		"duplicates", (json_int_t)progress->duplicates,
 		"checksum_errors", (json_int_t)progress->checksum_errors,
 		"faults", (json_int_t)progress->faults,

@@ -18,6 +18,10 @@
  * @zero_pages: pages that went as a bit
  * @compressed_pages: pages that went smaller than they are
  * @saved_bytes: by how much
+ * @round: of pre-copy, from 1 on; 0 without
+ * @dirty_pages: source: pages that would follow if the guest were stopped now
+ * @expected_downtime_ms: how long they would take; below 0: not known
+ * @precopy_bytes: source: sent on bulk before the guest was stopped
  * @duplicates: source: pages sent again; destination: pages that came for nothing
  */
 struct progress {
@@ -28,6 +32,10 @@ struct progress {
 	uint64_t zero_pages;
 	uint64_t compressed_pages;
 	uint64_t saved_bytes;
+	uint64_t round;
+	uint64_t dirty_pages;
+	int64_t expected_downtime_ms;
+	uint64_t precopy_bytes;
 	uint64_t duplicates;
 	uint64_t checksum_errors;
 	uint64_t faults;
