@@ -26,6 +26,21 @@ static uint64_t pages_remaining(const struct migration_progress *progress)
 	       progress->pages_total - progress->pages_done : 0;
 }
 
+/* What is dirty says nothing any more once the guest has gone. */
+static void set_precopy(json_t *info, const struct migration *migration)
+{
+	const struct migration_progress *progress = &migration->progress;
+
+	if (!progress->round)
+		return;
+	set_number(info, "round", progress->round);
+	set_number(info, "precopy_bytes", progress->precopy_bytes);
+	if (migration->moved)
+		return;
+	set_number(info, "pages_dirty", progress->dirty_pages);
+	set_number(info, "expected_downtime_ms", progress->expected_downtime_ms);
+}
+
 static void set_progress(json_t *info, const struct migration *migration)
 {
 	const struct migration_progress *progress = &migration->progress;
@@ -55,6 +70,20 @@ static void set_progress(json_t *info, const struct migration *migration)
 	set_number(info, "checksum_errors", progress->checksum_errors);
 }
 
+/* Neither side sees all of it: what lies between is GO's way through the network. */
+static void set_downtime(json_t *info, const struct migration *migration)
+{
+	uint64_t stopped = migration->stopped_us, go = migration->go_us,
+		 resumed = migration->resumed_us;
+
+	if (!migration->running || !go)
+		return;
+	if (stopped && go > stopped)
+		set_number(info, "stop_to_go_ms", (go - stopped) / USEC_PER_MSEC);
+	if (resumed > go)
+		set_number(info, "go_to_resume_ms", (resumed - go) / USEC_PER_MSEC);
+}
+
 static void set_times(json_t *info, const struct migration *migration, uint64_t now_us)
 {
 	uint64_t end_us = migration->ended_us ? migration->ended_us : now_us;
@@ -66,6 +95,7 @@ static void set_times(json_t *info, const struct migration *migration, uint64_t 
 		set_number(info, "guest_stopped_at_us", migration->stopped_us);
 	if (migration->resumed_us)
 		set_number(info, "guest_resumed_at_us", migration->resumed_us);
+	set_downtime(info, migration);
 }
 
 json_t *info_json(const struct migration *migration, uint64_t now_us)
@@ -84,7 +114,9 @@ json_t *info_json(const struct migration *migration, uint64_t now_us)
 	if (migration->command.uri[0])
 		set_string(info, "uri", migration->command.uri);
 	set_times(info, migration, now_us);
-	if (migration->progress.known)
+	if (migration->progress.known) {
+		set_precopy(info, migration);
 		set_progress(info, migration);
+	}
 	return info;
 }
