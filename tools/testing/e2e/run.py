@@ -16,10 +16,11 @@ from vm import lab
 import environment
 import install
 import migrations
+import prefault
 import refusals
 
-SUITES = {"migrations": migrations, "big": migrations.Big, "refusals": refusals,
-          "environment": environment, "install": install}
+SUITES = {"migrations": migrations, "big": migrations.Big, "prefault": prefault,
+          "refusals": refusals, "environment": environment, "install": install}
 
 
 class Bench:
