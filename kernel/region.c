@@ -595,15 +595,65 @@ static int umem_region_mmap(struct file *file, struct vm_area_struct *vma)
 	return umem_guest_mmap(file->private_data, vma);
 }
 
+/* A part of one page. Taken to the side: no fault may come under fill_lock. */
+static ssize_t umem_region_read_part(struct umem_region *region, loff_t pos, size_t length,
+				     void *side)
+{
+	pgoff_t index = pos >> PAGE_SHIFT;
+	ssize_t ret;
+
+	if (down_read_killable(&region->fill_lock))
+		return -EINTR;
+	if (umem_page_poisoned(region, index))
+		ret = -EIO;
+	else if (umem_page_missing(region, index))
+		ret = -EAGAIN;
+	else	/* and it stays present: a hole is read without filling it */
+		ret = kernel_read(region->file, side, length, &pos);
+	up_read(&region->fill_lock);
+	return ret;
+}
+
+static ssize_t umem_region_read_iter(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct umem_region *region = iocb->ki_filp->private_data;
+	loff_t size = (loff_t)region->nr_pages << PAGE_SHIFT;
+	void *side = (void *)__get_free_page(GFP_KERNEL);
+	ssize_t ret = 0, done = 0;
+
+	if (!side)
+		return -ENOMEM;
+	while (iov_iter_count(to) && iocb->ki_pos < size) {
+		size_t length = min_t(size_t, PAGE_SIZE - offset_in_page(iocb->ki_pos),
+				      iov_iter_count(to));
+		size_t copied;
+
+		ret = umem_region_read_part(region, iocb->ki_pos, length, side);
+		if (ret <= 0)
+			break;
+		copied = copy_to_iter(side, ret, to);
+		iocb->ki_pos += copied;
+		done += copied;
+		if (copied < ret) {
+			ret = -EFAULT;
+			break;
+		}
+		cond_resched();
+	}
+	free_page((unsigned long)side);
+	return done ?: ret;
+}
+
 /*
- * No read and no write: the contents are reached through mappings alone, which
- * know how to wait. The owner keeps the module while a file is open.
+ * No write: it would be a second way past the pager. Read does not wait, and ends
+ * before a missing page. The owner keeps the module while a file is open.
  */
 const struct file_operations umem_region_fops = {
 	.owner		= THIS_MODULE,
 	.open		= umem_region_open,
 	.release	= umem_region_release,
 	.llseek		= umem_region_llseek,
+	.read_iter	= umem_region_read_iter,
 	.mmap		= umem_region_mmap,
 	.fallocate	= umem_region_fallocate,
 	.unlocked_ioctl	= umem_region_ioctl,

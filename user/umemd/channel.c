@@ -52,6 +52,8 @@ struct channel *channel_new(int fd, const char *peer, uint64_t *bytes, const str
 	}
 	channel->watch = *watch;
 	channel->watch.fd = fd;
+	channel->watch.owner = channel;
+	channel->owner = watch->owner;
 	channel->watch.events = 0;
 	channel->admit = admit;
 	channel->bytes = bytes;
@@ -154,7 +156,7 @@ static int begin_payload(struct channel *channel, char *error)
 	int err = frame_decode(frame, channel->header, error);
 
 	if (!err)
-		err = channel->admit(channel->watch.owner, frame, error);
+		err = channel->admit(channel, frame, error);
 	if (err)
 		return err;
 

@@ -18,11 +18,18 @@
 #define CHANNEL_OUT_MAX		(256 * 1024)	/* bytes queued, STATE and BITMAP included */
 #define CHANNEL_IOV_MAX		(PAGES_MAX + 1)
 
+struct channel;
+
 /* Asked at each header, before memory is taken for what follows. */
-typedef int (*channel_admit)(void *owner, const struct frame *frame, char *error);
+typedef int (*channel_admit)(struct channel *channel, const struct frame *frame, char *error);
 
 /**
  * struct channel - a connection
+ * @watch: its owner is the channel itself
+ * @owner: who uses the channel
+ * @kind: of a channel of a session; and
+ * @index: which of its kind it is
+ * @connecting: writable will mean that it is connected, or failed to
  * @frame: after channel_receive() gave 1: the header
  * @payload: and what follows it; of PAGES the entries only
  * @data: of PAGES: the contents of the pages, page aligned
@@ -31,7 +38,10 @@ typedef int (*channel_admit)(void *owner, const struct frame *frame, char *error
  */
 struct channel {
 	struct watch watch;
+	void *owner;
 	enum channel_kind kind;
+	unsigned int index;
+	bool connecting;
 	char peer[CHANNEL_PEER_MAX];
 	channel_admit admit;
 	uint64_t *bytes;
@@ -60,7 +70,8 @@ struct channel {
  * @fd: closed by channel_free()
  * @peer: for messages
  * @bytes: see struct channel
- * @watch: priority, ready and owner are taken from it; watches for nothing yet
+ * @watch: priority and ready are taken from it, and owner becomes the channel's;
+ *	watches for nothing yet
  *
  * Return: the channel or NULL (out of memory; @fd is then closed).
  */

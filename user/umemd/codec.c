@@ -37,7 +37,7 @@ static const struct frame_rule {
 	[FRAME_REQUEST] = { "REQUEST", 8, 8 * REQUEST_MAX, REQUEST_MAX, 0, 8,
 			    FRAME_REQUEST_AGAIN, true },
 	[FRAME_PAGES] = { "PAGES", PAGES_ENTRY, FRAME_PAYLOAD_MAX, PAGES_MAX,
-			  .flags = FRAME_PAGES_COMPRESSED, .region = true },
+			  .flags = FRAME_PAGES_COMPRESSED | FRAME_PAGES_EARLY, .region = true },
 	[FRAME_ALL_SENT] = { "ALL_SENT" },
 	[FRAME_END] = { "END" },
 	[FRAME_ERROR] = { "ERROR", 0, TEXT_MAX },
@@ -45,9 +45,13 @@ static const struct frame_rule {
 	[FRAME_BITMAP] = { "BITMAP", 16, 8 + 8 * BITMAP_WORDS_MAX, BITMAP_WORDS_MAX, 8, 8,
 			   .region = true },
 	[FRAME_PING] = { "PING" },
+	[FRAME_SYNC] = { "SYNC", .max_count = CHANNELS_MAX, .flags = FRAME_SYNC_LAST },
+	[FRAME_DISCARD] = { "DISCARD", DISCARD_RANGE, DISCARD_RANGE * DISCARD_MAX, DISCARD_MAX,
+			    0, DISCARD_RANGE, .region = true },
+	[FRAME_PUBLISH] = { "PUBLISH" },
 };
 
-static int __attribute__((format(printf, 2, 3))) wrong(char *error, const char *format, ...)
+int wrong(char *error, const char *format, ...)
 {
 	va_list args;
 
@@ -549,5 +553,38 @@ int bitmap_decode(uint64_t *first, uint64_t *words, const struct frame *frame,
 			     (unsigned long long)region_pages);
 	for (uint32_t i = 0; i < frame->count; i++)
 		words[i] = get64(payload + 8 + 8 * i);
+	return 0;
+}
+
+size_t discard_encode(uint8_t *payload, const struct page_range *ranges, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		uint8_t *p = payload + i * DISCARD_RANGE;
+
+		put64(p, ranges[i].first * PAGE_BYTES);
+		put64(p + 8, (ranges[i].end - ranges[i].first) * PAGE_BYTES);
+	}
+	return DISCARD_RANGE * (size_t)count;
+}
+
+int discard_decode(struct page_range *ranges, const struct frame *frame, const uint8_t *payload,
+		   uint64_t region_pages, char *error)
+{
+	for (uint32_t i = 0; i < frame->count; i++) {
+		uint64_t offset = get64(payload + i * DISCARD_RANGE);
+		uint64_t length = get64(payload + i * DISCARD_RANGE + 8);
+		int err = check_offset("DISCARD", offset, region_pages, error);
+
+		if (err)
+			return err;
+		if (!length || length % PAGE_BYTES ||
+		    length / PAGE_BYTES > region_pages - offset / PAGE_BYTES)
+			return wrong(error, "frame DISCARD has %llu bytes from offset %llu, wanted a multiple of %u up to %llu",
+				     (unsigned long long)length, (unsigned long long)offset,
+				     PAGE_BYTES,
+				     (unsigned long long)(region_pages * PAGE_BYTES - offset));
+		ranges[i].first = offset / PAGE_BYTES;
+		ranges[i].end = (offset + length) / PAGE_BYTES;
+	}
 	return 0;
 }

@@ -28,6 +28,9 @@
 #define REQUEST_MAX		512	/* pages of one REQUEST */
 #define STATE_MAX		65536	/* bytes of one STATE */
 #define BITMAP_WORDS_MAX	4096	/* words of one BITMAP */
+#define DISCARD_RANGE		16	/* bytes of a range in DISCARD */
+#define DISCARD_MAX		1024	/* ranges of one DISCARD */
+#define CHANNELS_MAX		16	/* of a kind */
 #define TEXT_MAX		1024	/* bytes of a text, without a NUL */
 
 #define HELLO_FIXED		40
@@ -59,6 +62,9 @@ enum frame_type {
 	FRAME_CANCEL = 16,
 	FRAME_BITMAP = 17,
 	FRAME_PING = 18,
+	FRAME_SYNC = 19,
+	FRAME_DISCARD = 20,
+	FRAME_PUBLISH = 21,
 	FRAME_TYPES
 };
 
@@ -66,6 +72,9 @@ enum frame_type {
 #define FRAME_REQUEST_AGAIN	(1 << 0)	/* REQUEST: what came was damaged or lost */
 
 #define FRAME_PAGES_COMPRESSED	(1 << 0)	/* PAGES: some may be compressed */
+#define FRAME_PAGES_EARLY	(1 << 1)	/* PAGES: the guest still runs at the source */
+
+#define FRAME_SYNC_LAST		(1 << 0)	/* SYNC: nothing early follows */
 
 enum refuse_code {
 	REFUSE_VERSION = 1,
@@ -85,7 +94,8 @@ enum channel_kind {
 
 #define FEATURE_CHECKSUM	(1ULL << 0)
 #define FEATURE_ZSTD		(1ULL << 1)
-#define FEATURES_KNOWN		(FEATURE_CHECKSUM | FEATURE_ZSTD)
+#define FEATURE_PRECOPY		(1ULL << 2)
+#define FEATURES_KNOWN		(FEATURE_CHECKSUM | FEATURE_ZSTD | FEATURE_PRECOPY)
 
 struct frame {
 	uint16_t type;
@@ -126,6 +136,11 @@ struct resume {
 	uint32_t version;
 };
 
+/* Pages [@first, @end) of a region. */
+struct page_range {
+	uint64_t first, end;
+};
+
 /**
  * struct page_entry - of a page in a PAGES frame
  * @checksum: of the page, compressed or not
@@ -141,6 +156,9 @@ struct page_entry {
 
 const char *frame_name(uint16_t type);
 const char *channel_name(enum channel_kind kind);
+
+/* A sentence of at most CODEC_ERROR_MAX bytes into @error. Return: -EPROTO. */
+int wrong(char *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /*
  * The decoders below return 0, or -EPROTO with a sentence of at most
@@ -245,6 +263,16 @@ size_t bitmap_encode(uint8_t *payload, uint64_t first, const uint64_t *words, ui
  */
 int bitmap_decode(uint64_t *first, uint64_t *words, const struct frame *frame,
 		  const uint8_t *payload, uint64_t region_pages, char *error);
+
+/* Return: the size of the payload. */
+size_t discard_encode(uint8_t *payload, const struct page_range *ranges, uint32_t count);
+
+/**
+ * discard_decode - ranges of pages, none empty, all inside a region of @region_pages
+ * @ranges: DISCARD_MAX of them
+ */
+int discard_decode(struct page_range *ranges, const struct frame *frame, const uint8_t *payload,
+		   uint64_t region_pages, char *error);
 
 /**
  * region_name_valid - printable ASCII without a colon, 1 to 63 characters

@@ -20,23 +20,16 @@
 #include "common/util.h"
 #include "libumem.h"
 #include "umemd/bitmap.h"
-#include "umemd/channel.h"
 #include "umemd/compress.h"
-#include "umemd/launcher.h"
 #include "umemd/pending.h"
-#include "umemd/progress.h"
+#include "umemd/side.h"
 #include "umemd/socket.h"
-#include "umemd/stream.h"
 #include "umemd/touch.h"
 
-#define TICK_MS			100
-#define PING_PERIOD_NS		(5 * NSEC_PER_SEC)
-#define SILENCE_NS		(30 * NSEC_PER_SEC)
 #define HANDSHAKE_NS		(10 * NSEC_PER_SEC)
 #define GOODBYE_NS		(2 * NSEC_PER_SEC)	/* for a REFUSE to be read */
 #define END_NS			(60 * NSEC_PER_SEC)	/* for a source that lost END */
 #define REPAIR_NS		(1 * NSEC_PER_SEC)
-#define EXPLAIN_NS		(300 * NSEC_PER_MSEC)	/* for control to say why urgent ended */
 #define STRANGERS_MAX		16
 #define EVENTS_BATCH		64
 #define REQUESTS_UNSENT		(32 * 1024)
@@ -50,6 +43,8 @@ struct destination;
  * @index: its place in the array
  * @number: what the source calls it
  * @present: one bit a page
+ * @early: pages that came early and are good, but are not published; NULL without
+ *	pre-copy
  */
 struct destination_region {
 	struct destination *destination;
@@ -58,6 +53,7 @@ struct destination_region {
 	uint32_t index, number;
 	uint64_t length, pages, nr_present;
 	uint64_t *present;
+	uint64_t *early;
 };
 
 /**
@@ -73,11 +69,7 @@ struct stranger {
 };
 
 struct destination {
-	const struct options *options;
-	struct loop loop;
-	struct launcher launcher;
-	struct session session;
-	struct progress progress;
+	struct side side;
 	struct pending pending;
 	struct touch touch;
 	bool touching;
@@ -87,183 +79,116 @@ struct destination {
 
 	struct socket_listener listening;
 	struct watch listener;
-	struct stream *stream;	/* of fd: and exec:, in place of listening */
 	struct stranger strangers[STRANGERS_MAX];
-	struct channel *channels[3];
-	uint64_t features;
 	struct decompressor *decompressor;	/* once a source offered zstd */
 	uint8_t *unpacked;		/* pages of one frame */
-	uint8_t session_id[SESSION_SIZE];
 
 	uint32_t prepare_region;	/* what is next to be made ready */
 	uint64_t prepare_offset;
 	uint32_t resume_region;		/* whose bitmap is next to be sent */
 	uint64_t resume_word;
 
-	struct watch state;
 	uint8_t state_buffer[STATE_UNSENT];
 	size_t state_start, state_used;
 	bool state_touched;		/* QEMU was given some of it */
 	bool state_ending;		/* STATE_END came */
 
+	uint32_t synced;	/* bit n: bulk channel n said SYNC, and waits for the others */
+	bool early_over;	/* the last SYNC came on each */
+	bool discards_over;	/* PUBLISH came */
+	bool ready;		/* QEMU could run the guest */
+
 	bool all_sent;
 	uint64_t page_ns;		/* when a page last came */
 	uint64_t deadline_ns;		/* of joining; at the end, of staying */
-	uint64_t ping_ns;
-	uint64_t lost_ns;		/* when a channel that ended ends the rest; 0: none did */
-	char lost_why[CODEC_ERROR_MAX + 128];
-
-	bool done;
-	int exit_status;
 };
 
-static const struct channel *control_of(const struct destination *destination)
+static bool precopies(const struct destination *destination)
 {
-	return destination->channels[CHANNEL_CONTROL];
+	return destination->side.features & FEATURE_PRECOPY;
 }
 
-static void finish(struct destination *destination, int exit_status)
+/* Return: whether early pages can be taken from now on. */
+static bool prepare_precopy(struct destination *destination)
 {
-	if (destination->done)
-		return;
-	destination->done = true;
-	destination->loop.stopped = true;
-	destination->exit_status = exit_status;
-}
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		struct destination_region *region = &destination->regions[i];
 
-static void close_channels(struct destination *destination)
-{
-	for (int i = 0; i < 3; i++) {
-		channel_free(&destination->loop, destination->channels[i]);
-		destination->channels[i] = NULL;
+		region->early = calloc(bitmap_words(region->pages), sizeof(*region->early));
+		if (!region->early)
+			return false;
 	}
-	destination->lost_ns = 0;
+	return true;
 }
 
-static void __attribute__((format(printf, 2, 3)))
-fail(struct destination *destination, const char *format, ...)
+static void forget_early(struct destination *destination)
 {
-	char text[TEXT_MAX];
-	va_list args;
-
-	if (destination->done)
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-
-	if (control_of(destination)) {
-		struct frame frame = { .type = FRAME_ERROR, .length = (uint32_t)strlen(text) };
-
-		channel_send(destination->channels[CHANNEL_CONTROL], &frame, text);
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		free(destination->regions[i].early);
+		destination->regions[i].early = NULL;
 	}
-	launcher_message(&destination->launcher, "error", "%s", text);
-	close_channels(destination);
-	finish(destination, 1);
+}
+
+/* Everything that came early is either shown or void. */
+static bool precopy_is_over(const struct destination *destination)
+{
+	return !precopies(destination) || (destination->early_over && destination->discards_over);
 }
 
 /* Nothing was given to QEMU yet: forget the peer and wait for another. */
 static void start_over(struct destination *destination, const char *why)
 {
-	close_channels(destination);
-	session_init(&destination->session, ROLE_DESTINATION);
+	side_close_channels(&destination->side);
+	session_init(&destination->side.session, ROLE_DESTINATION);
 	destination->state_start = destination->state_used = 0;
 	destination->state_ending = false;
 	destination->deadline_ns = 0;
 	for (uint32_t i = 0; i < destination->nr_regions; i++) {
-		if (destination->regions[i].nr_present)
+		if (destination->regions[i].nr_present || destination->regions[i].early)
 			destination->prepare_region = 0;	/* drop what came */
 	}
-	launcher_message(&destination->launcher, "refused", "%s", why);
+	forget_early(destination);
+	destination->synced = 0;
+	destination->early_over = destination->discards_over = false;
+	launcher_message(&destination->side.launcher, "refused", "%s", why);
 }
 
-/* A connection is of no more use. */
-static void __attribute__((format(printf, 2, 3)))
-lost(struct destination *destination, const char *format, ...)
+static void over(void *owner, const char *why)
 {
-	enum session_state before = destination->session.state;
-	char text[CODEC_ERROR_MAX + 128], error[CODEC_ERROR_MAX];
-	va_list args;
+	struct destination *destination = owner;
 
-	if (destination->done)
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-
-	if (session_event(&destination->session, EVENT_LOST, error)) {
-		if (destination->state_touched)
-			fail(destination, "%s", text);
-		else
-			start_over(destination, text);
-		return;
-	}
-	close_channels(destination);
-	if (destination->session.state == SESSION_PAUSED && before != SESSION_PAUSED) {
-		log_warning("%s; %s", text, destination->stream ?
-			    "the source cannot connect again" :
-			    "waiting for the source to connect again");
-		launcher_send(&destination->launcher,
-			      json_pack("{s:s,s:s,s:s}", "event", "state", "state", "paused",
-					"message", text));
-	}
+	if (destination->state_touched)
+		side_fail(&destination->side, "%s", why);
+	else
+		start_over(destination, why);
 }
 
-/* As in source.c: what is said on control may come after another channel's end. */
-static void channel_ended(struct destination *destination, enum channel_kind kind,
-			  const char *why)
+static const char *paused(void *owner, enum session_state before)
 {
-	char text[sizeof(destination->lost_why)];
+	const struct destination *destination = owner;
 
-	if (destination->stream && stream_broken(destination->stream))
-		why = stream_broken(destination->stream);
-	snprintf(text, sizeof(text), "connection to the source %s lost on the %s channel: %s",
-		 destination->channels[kind]->peer, channel_name(kind), why);
-	if (kind == CHANNEL_CONTROL) {
-		lost(destination, "%s", destination->lost_ns ? destination->lost_why : text);
-		return;
-	}
-	channel_free(&destination->loop, destination->channels[kind]);
-	destination->channels[kind] = NULL;
-	if (!destination->lost_ns) {
-		destination->lost_ns = now_ns() + EXPLAIN_NS;
-		strcpy(destination->lost_why, text);
-	}
+	if (destination->side.session.state != SESSION_PAUSED || before == SESSION_PAUSED)
+		return NULL;
+	return destination->side.stream ? "the source cannot connect again" :
+					  "waiting for the source to connect again";
 }
 
-static bool sent(struct destination *destination, enum channel_kind kind, int err)
+static void count(void *owner)
 {
-	if (!err)
-		return true;
-	channel_ended(destination, kind, strerror(-err));
-	return false;
-}
+	struct destination *destination = owner;
 
-static bool say(struct destination *destination, enum frame_type type)
-{
-	return sent(destination, CHANNEL_CONTROL,
-		    channel_say(destination->channels[CHANNEL_CONTROL], type, 0));
-}
-
-static void progress_now(struct destination *destination)
-{
-	struct progress *progress = &destination->progress;
-
-	progress->pages_done = 0;
+	destination->side.progress.pages_done = 0;
 	for (uint32_t i = 0; i < destination->nr_regions; i++)
-		progress->pages_done += destination->regions[i].nr_present;
-	launcher_send(&destination->launcher,
-		      progress_event(progress, session_state_name(destination->session.state),
-				     "pages_present", now_ns()));
+		destination->side.progress.pages_done += destination->regions[i].nr_present;
 }
 
 /* Asking for pages. */
 
 static bool may_ask(const struct destination *destination)
 {
-	enum session_state state = destination->session.state;
+	enum session_state state = destination->side.session.state;
 
-	return destination->channels[CHANNEL_URGENT] && state >= SESSION_ADVISE &&
+	return side_idlest(&destination->side, CHANNEL_URGENT) && state >= SESSION_ADVISE &&
 	       state <= SESSION_RUNNING;
 }
 
@@ -276,14 +201,14 @@ static void ask(struct destination *destination, const struct destination_region
 		.region = region->number,
 		.count = count,
 	};
+	struct channel *channel = side_idlest(&destination->side, CHANNEL_URGENT);
 	uint8_t payload[8 * REQUEST_MAX];
 
 	if (!count || !may_ask(destination))
 		return;
 	frame.length = (uint32_t)request_encode(payload, pages, count);
-	destination->progress.requests += count;
-	sent(destination, CHANNEL_URGENT,
-	     channel_send(destination->channels[CHANNEL_URGENT], &frame, payload));
+	destination->side.progress.requests += count;
+	side_sent(&destination->side, channel, channel_send(channel, &frame, payload));
 }
 
 /* Pages of @region that are missing and set in @wanted, all of them if NULL. */
@@ -323,8 +248,8 @@ static void ask_again(struct destination *destination)
 			err = umem_get_bitmap(region->watch.fd, UMEM_BITMAP_REQUESTED, 0,
 					      region->length, wanted);
 		if (err)
-			fail(destination, "region \"%s\": cannot tell what is waited for: %s",
-			     destination->options->regions[i].name, strerror(-err));
+			side_fail(&destination->side, "region \"%s\": cannot tell what is waited for: %s",
+				  destination->side.options->regions[i].name, strerror(-err));
 		else
 			ask_for_all(destination, region, wanted, CHANNEL_OUT_MAX / 8 / 2, false);
 		free(wanted);
@@ -336,12 +261,12 @@ static void ask_again(struct destination *destination)
 static void page_is_present(struct destination *destination, struct destination_region *region,
 			    uint64_t page, uint64_t now)
 {
-	uint64_t since;
+	struct pending_wait wait;
 
 	if (bitmap_set(region->present, page))
 		region->nr_present++;
-	if (pending_remove(&destination->pending, region->index, page, &since))
-		histogram_add(&destination->progress.latencies, now > since ? now - since : 0);
+	if (pending_remove(&destination->pending, region->index, page, &wait))
+		progress_wait_ends(&destination->side.progress, &wait, now);
 }
 
 static bool reload_present(struct destination *destination, struct destination_region *region)
@@ -350,8 +275,8 @@ static bool reload_present(struct destination *destination, struct destination_r
 				  region->present);
 
 	if (err) {
-		fail(destination, "region \"%s\": cannot tell what is present: %s",
-		     destination->options->regions[region->index].name, strerror(-err));
+		side_fail(&destination->side, "region \"%s\": cannot tell what is present: %s",
+			  destination->side.options->regions[region->index].name, strerror(-err));
 		return false;
 	}
 	region->nr_present = 0;
@@ -364,7 +289,7 @@ static void check_complete(struct destination *destination)
 {
 	char error[CODEC_ERROR_MAX];
 
-	if (destination->done || destination->session.state != SESSION_RUNNING)
+	if (destination->side.done || destination->side.session.state != SESSION_RUNNING)
 		return;
 	for (uint32_t i = 0; i < destination->nr_regions; i++) {
 		if (destination->regions[i].nr_present < destination->regions[i].pages)
@@ -378,24 +303,24 @@ static void check_complete(struct destination *destination)
 		if (umem_info(region->fd, &info) || !(info.missing | info.poisoned))
 			continue;
 		log_warning("region \"%s\" has %llu bytes missing that were brought: bringing them again",
-			    destination->options->regions[i].name,
+			    destination->side.options->regions[i].name,
 			    (unsigned long long)info.missing);
 		if (reload_present(destination, region))
 			ask_for_all(destination, region, NULL, REQUEST_MAX, true);
 		return;
 	}
-	session_event(&destination->session, EVENT_COMPLETE, error);
+	session_event(&destination->side.session, EVENT_COMPLETE, error);
 	for (uint32_t i = 0; i < destination->nr_regions; i++) {
 		struct destination_region *region = &destination->regions[i];
 
-		loop_remove(&destination->loop, &region->watch);
+		loop_remove(&destination->side.loop, &region->watch);
 		close(region->watch.fd);
 		region->watch.fd = -1;
 	}
-	progress_now(destination);
-	launcher_state(&destination->launcher, "end");
+	side_progress(&destination->side);
+	launcher_state(&destination->side.launcher, "end");
 	destination->deadline_ns = now_ns() + END_NS;
-	say(destination, FRAME_END);
+	side_say(&destination->side, FRAME_END, 0);
 }
 
 /* Faults. */
@@ -403,27 +328,27 @@ static void check_complete(struct destination *destination)
 static void take_request(struct destination *destination, struct destination_region *region,
 			 const struct umem_event *event, uint64_t *pages, uint32_t *count)
 {
+	const struct pending_wait wait = { event->time_ns, event->tid };
 	uint64_t page = event->offset / UMEM_PAGE_SIZE;
-	uint64_t now;
 
 	if (event->offset >= region->length)
 		return;
 	if (bitmap_test(region->present, page)) {
 		/* It came while the request was on its way to us. */
-		now = now_ns();
-		destination->progress.faults++;
-		histogram_add(&destination->progress.latencies,
-			      now > event->time_ns ? now - event->time_ns : 0);
+		progress_wait_begins(&destination->side.progress, &wait);
+		progress_wait_ends(&destination->side.progress, &wait, now_ns());
 		return;
 	}
-	switch (pending_add(&destination->pending, region->index, page, event->time_ns)) {
+	switch (pending_add(&destination->pending, region->index, page, &wait)) {
 	case PENDING_KNOWN:
 		return;
-	case PENDING_FULL:
 	case PENDING_NEW:
-		destination->progress.faults++;
-		pages[(*count)++] = page;
+		progress_wait_begins(&destination->side.progress, &wait);
+		break;
+	case PENDING_FULL:
+		destination->side.progress.faults++;
 	}
+	pages[(*count)++] = page;
 }
 
 static void take_discard(struct destination *destination, struct destination_region *region,
@@ -454,8 +379,8 @@ static void pager_ready(void *owner, uint32_t ready)
 	if (err == -EAGAIN || err == -EINTR)
 		return;
 	if (err) {
-		fail(destination, "region \"%s\": cannot read its requests: %s",
-		     destination->options->regions[region->index].name, strerror(-err));
+		side_fail(&destination->side, "region \"%s\": cannot read its requests: %s",
+			  destination->side.options->regions[region->index].name, strerror(-err));
 		return;
 	}
 	for (size_t i = 0; i < n; i++) {
@@ -474,9 +399,9 @@ static void begin_touching(struct destination *destination)
 {
 	int err;
 
-	if (!destination->options->touch || destination->touching)
+	if (!destination->side.options->touch || destination->touching)
 		return;
-	err = touch_find(&destination->touch, getppid(), destination->options->region_fds,
+	err = touch_find(&destination->touch, getppid(), destination->side.options->region_fds,
 			 destination->nr_regions);
 	if (err)
 		log_warning("no page is touched: no other child of the launcher maps a region (%s)",
@@ -526,14 +451,17 @@ static void add_range(struct umem_copy_entry *ranges, uint32_t *count, uint64_t 
 	ranges[(*count)++] = (struct umem_copy_entry){ offset, address, PAGE_BYTES };
 }
 
-static int deliver(struct destination_region *region, const struct delivery *delivery)
+/* @flags: of enum umem_fill_flags */
+static int deliver(struct destination_region *region, const struct delivery *delivery,
+		   uint32_t flags)
 {
 	int err = 0;
 
 	if (delivery->nr_copies)
-		err = umem_copy(region->watch.fd, delivery->copies, delivery->nr_copies, NULL);
+		err = umem_copy(region->watch.fd, flags, delivery->copies, delivery->nr_copies,
+				NULL);
 	for (uint32_t i = 0; i < delivery->nr_zeroes && !err; i++)
-		err = umem_zero(region->watch.fd, delivery->zeroes[i].offset,
+		err = umem_zero(region->watch.fd, flags, delivery->zeroes[i].offset,
 				delivery->zeroes[i].length, NULL);
 	return err;
 }
@@ -555,7 +483,7 @@ static bool is_good(const struct destination *destination, const struct page_ent
 {
 	if (!page && !entry->zero)
 		return false;
-	return !(destination->features & FEATURE_CHECKSUM) ||
+	return !(destination->side.features & FEATURE_CHECKSUM) ||
 	       page_checksum(page, region, entry->offset) == entry->checksum;
 }
 
@@ -568,25 +496,70 @@ static void count_page(struct progress *progress, const struct page_entry *entry
 	progress->saved_bytes += PAGE_BYTES - entry->compressed;
 }
 
+/* The region a frame is about; NULL if there is none, and then the connection is lost. */
+static struct destination_region *region_of(struct destination *destination,
+					    const struct frame *frame)
+{
+	if (frame->region < destination->nr_regions)
+		return &destination->regions[destination->by_number[frame->region]];
+	side_lost(&destination->side, "%s sends %s of region %u, wanted 0 to %u",
+		  destination->side.name, frame_name(frame->type), frame->region,
+		  destination->nr_regions - 1);
+	return NULL;
+}
+
+static void count_damaged(struct destination *destination, const struct destination_region *region,
+			  const struct delivery *delivery, const char *next)
+{
+	if (!delivery->nr_damaged)
+		return;
+	destination->side.progress.checksum_errors += delivery->nr_damaged;
+	log_warning("region \"%s\": %u pages came damaged, the first at offset %llu: %s",
+		    destination->side.options->regions[region->index].name, delivery->nr_damaged,
+		    (unsigned long long)(delivery->damaged[0] * PAGE_BYTES), next);
+}
+
+/* Pages are there, and shown. */
+static void settle(struct destination *destination, struct destination_region *region,
+		   const struct delivery *delivery)
+{
+	uint64_t now = now_ns();
+
+	destination->page_ns = now;
+	for (uint32_t i = 0; i < delivery->nr_pages; i++)
+		page_is_present(destination, region, delivery->pages[i], now);
+	touch(destination, region, delivery->pages, delivery->nr_pages);
+	count_damaged(destination, region, delivery, "asking again");
+	ask(destination, region, delivery->damaged, delivery->nr_damaged, true);
+	check_complete(destination);
+}
+
+/* Pages are there, and wait for PUBLISH. An older copy of a damaged one is of no use. */
+static void settle_early(struct destination *destination, struct destination_region *region,
+			 const struct delivery *delivery)
+{
+	for (uint32_t i = 0; i < delivery->nr_pages; i++)
+		bitmap_set(region->early, delivery->pages[i]);
+	for (uint32_t i = 0; i < delivery->nr_damaged; i++)
+		bitmap_clear(region->early, delivery->damaged[i]);
+	count_damaged(destination, region, delivery, "it stays missing until it comes again");
+}
+
 static void take_pages(struct destination *destination, struct channel *channel)
 {
 	const struct frame *frame = &channel->frame;
+	struct destination_region *region = region_of(destination, frame);
+	bool early = frame->flags & FRAME_PAGES_EARLY;
 	struct page_entry entries[PAGES_MAX];
 	struct delivery delivery = { 0 };
-	struct destination_region *region;
 	const uint8_t *data = channel->data;
 	char error[CODEC_ERROR_MAX];
-	uint64_t now;
 	int err;
 
-	if (frame->region >= destination->nr_regions) {
-		lost(destination, "the source sends pages of region %u, wanted 0 to %u",
-		     frame->region, destination->nr_regions - 1);
+	if (!region)
 		return;
-	}
-	region = &destination->regions[destination->by_number[frame->region]];
 	if (pages_decode(entries, frame, channel->payload, region->pages, error)) {
-		lost(destination, "%s: %s", channel->peer, error);
+		side_lost(&destination->side, "%s: %s", destination->side.name, error);
 		return;
 	}
 	if (region->watch.fd < 0)	/* complete: late duplicates */
@@ -603,39 +576,116 @@ static void take_pages(struct destination *destination, struct channel *channel)
 			continue;
 		}
 		if (bitmap_test(region->present, entry->offset / PAGE_BYTES)) {
-			destination->progress.duplicates++;
+			destination->side.progress.duplicates++;
 			continue;
 		}
 		if (page)
 			add_range(delivery.copies, &delivery.nr_copies, entry->offset, page);
-		else
+		else if (!early || bitmap_test(region->early, entry->offset / PAGE_BYTES))
 			add_range(delivery.zeroes, &delivery.nr_zeroes, entry->offset, NULL);
-		count_page(&destination->progress, entry);
+		count_page(&destination->side.progress, entry);
 		delivery.pages[delivery.nr_pages++] = entry->offset / PAGE_BYTES;
 	}
 
-	err = deliver(region, &delivery);
+	err = deliver(region, &delivery, early ? UMEM_FILL_UNPUBLISHED : 0);
 	if (err) {
-		fail(destination, "region \"%s\": cannot put %u pages in place: %s",
-		     destination->options->regions[region->index].name, delivery.nr_pages,
-		     strerror(-err));
+		side_fail(&destination->side, "region \"%s\": cannot put %u pages in place: %s",
+			  destination->side.options->regions[region->index].name, delivery.nr_pages,
+			  strerror(-err));
 		return;
 	}
-	now = now_ns();
-	destination->page_ns = now;
-	for (uint32_t i = 0; i < delivery.nr_pages; i++)
-		page_is_present(destination, region, delivery.pages[i], now);
-	touch(destination, region, delivery.pages, delivery.nr_pages);
+	if (early)
+		settle_early(destination, region, &delivery);
+	else
+		settle(destination, region, &delivery);
+}
 
-	if (delivery.nr_damaged) {
-		destination->progress.checksum_errors += delivery.nr_damaged;
-		log_warning("region \"%s\": %u pages came damaged, the first at offset %llu: asking again",
-			    destination->options->regions[region->index].name,
-			    delivery.nr_damaged,
-			    (unsigned long long)(delivery.damaged[0] * PAGE_BYTES));
-		ask(destination, region, delivery.damaged, delivery.nr_damaged, true);
+/* The end of pre-copy. */
+
+static void say_ready(struct destination *destination)
+{
+	char error[CODEC_ERROR_MAX];
+
+	if (session_event(&destination->side.session, EVENT_READY, error))
+		log_warning("%s", error);
+	else
+		side_say(&destination->side, FRAME_READY, 0);
+}
+
+/* Early pages that were not discarded are shown. */
+static bool publish_region(struct destination *destination, struct destination_region *region)
+{
+	uint64_t page = 0, end, now = now_ns();
+
+	for (;; page = end) {
+		int err;
+
+		page = bitmap_find(region->early, true, page, region->pages);
+		if (page == region->pages)
+			return true;
+		end = bitmap_find(region->early, false, page, region->pages);
+		err = umem_publish(region->watch.fd, page * PAGE_BYTES, (end - page) * PAGE_BYTES,
+				   NULL);
+		if (err) {
+			side_fail(&destination->side, "region \"%s\": cannot show what came early: %s",
+				  destination->side.options->regions[region->index].name,
+				  strerror(-err));
+			return false;
+		}
+		for (uint64_t i = page; i < end; i++)
+			page_is_present(destination, region, i, now);
 	}
-	check_complete(destination);
+}
+
+static void try_publish(struct destination *destination)
+{
+	if (!precopy_is_over(destination))
+		return;
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		if (!publish_region(destination, &destination->regions[i]))
+			return;
+	}
+	forget_early(destination);
+	if (destination->ready)
+		say_ready(destination);
+}
+
+/* Once all have come to their SYNC, what came along with it is looked at. */
+static void take_sync(struct destination *destination, const struct channel *channel)
+{
+	struct channel *other;
+
+	destination->synced |= 1u << channel->index;
+	if ((uint32_t)__builtin_popcount(destination->synced) < channel->frame.count)
+		return;
+	destination->synced = 0;
+	if (channel->frame.flags & FRAME_SYNC_LAST) {
+		destination->early_over = true;
+		try_publish(destination);
+	}
+	side_for_each(&destination->side, CHANNEL_BULK, other) {
+		if (other != channel)
+			side_receive(&destination->side, CHANNEL_BULK, other->index);
+	}
+}
+
+static void take_discard_ranges(struct destination *destination, const struct channel *channel)
+{
+	const struct frame *frame = &channel->frame;
+	struct destination_region *region = region_of(destination, frame);
+	struct page_range ranges[DISCARD_MAX];
+	char error[CODEC_ERROR_MAX];
+
+	if (!region)
+		return;
+	if (discard_decode(ranges, frame, channel->payload, region->pages, error)) {
+		side_lost(&destination->side, "%s: %s", destination->side.name, error);
+		return;
+	}
+	for (uint32_t i = 0; i < frame->count; i++) {
+		for (uint64_t page = ranges[i].first; page < ranges[i].end; page++)
+			bitmap_clear(region->early, page);
+	}
 }
 
 /*
@@ -644,11 +694,11 @@ static void take_pages(struct destination *destination, struct channel *channel)
  */
 static void repair(struct destination *destination, uint64_t now)
 {
-	if (!destination->all_sent || destination->session.state != SESSION_RUNNING ||
+	if (!destination->all_sent || destination->side.session.state != SESSION_RUNNING ||
 	    now - destination->page_ns < REPAIR_NS)
 		return;
 	destination->page_ns = now;
-	for (uint32_t i = 0; i < destination->nr_regions && !destination->done; i++)
+	for (uint32_t i = 0; i < destination->nr_regions && !destination->side.done; i++)
 		ask_for_all(destination, &destination->regions[i], NULL, REQUEST_MAX, true);
 }
 
@@ -666,10 +716,10 @@ static bool state_has_room(const struct destination *destination)
 
 static void write_state(struct destination *destination)
 {
-	if (destination->state.fd < 0)
+	if (destination->side.state.fd < 0)
 		return;
 	while (state_queued(destination)) {
-		ssize_t n = write(destination->state.fd,
+		ssize_t n = write(destination->side.state.fd,
 				  destination->state_buffer + destination->state_start,
 				  state_queued(destination));
 
@@ -678,18 +728,16 @@ static void write_state(struct destination *destination)
 		if (n < 0 && errno == EAGAIN)
 			return;
 		if (n < 0) {
-			fail(destination, "QEMU does not take the device state: %s",
-			     strerror(errno));
+			side_fail(&destination->side, "QEMU does not take the device state: %s",
+				  strerror(errno));
 			return;
 		}
 		destination->state_touched = true;
 		destination->state_start += (size_t)n;
 	}
 	if (destination->state_ending) {
-		loop_remove(&destination->loop, &destination->state);
-		close(destination->state.fd);
-		destination->state.fd = -1;
-		launcher_state(&destination->launcher, "listen");
+		side_close_state(&destination->side);
+		launcher_state(&destination->side.launcher, "listen");
 	}
 }
 
@@ -714,22 +762,22 @@ static void take_state(struct destination *destination, const struct channel *ch
 static void get_memory_ready(struct destination *destination)
 {
 	struct destination_region *region = &destination->regions[destination->prepare_region];
-	const char *name = destination->options->regions[destination->prepare_region].name;
+	const char *name = destination->side.options->regions[destination->prepare_region].name;
 	uint64_t step = min(region->length - destination->prepare_offset,
 			    (uint64_t)PREPARE_STEP);
 	int err;
 
 	err = umem_mark_missing(region->watch.fd, destination->prepare_offset, step, NULL);
 	if (err) {
-		fail(destination, "region \"%s\": cannot mark it missing: %s", name,
-		     strerror(-err));
+		side_fail(&destination->side, "region \"%s\": cannot mark it missing: %s", name,
+			  strerror(-err));
 		return;
 	}
-	if (destination->options->preallocate) {
+	if (destination->side.options->preallocate) {
 		err = umem_allocate(region->fd, destination->prepare_offset, step);
 		if (err) {
-			fail(destination, "region \"%s\": cannot allocate its %llu bytes of memory: %s",
-			     name, (unsigned long long)region->length, strerror(-err));
+			side_fail(&destination->side, "region \"%s\": cannot allocate its %llu bytes of memory: %s",
+				  name, (unsigned long long)region->length, strerror(-err));
 			return;
 		}
 	}
@@ -745,6 +793,7 @@ static void get_memory_ready(struct destination *destination)
 
 static void send_bitmap(struct destination *destination)
 {
+	struct channel *control = side_control(&destination->side);
 	struct destination_region *region = &destination->regions[destination->resume_region];
 	uint64_t left = bitmap_words(region->pages) - destination->resume_word;
 	struct frame frame = {
@@ -762,8 +811,7 @@ static void send_bitmap(struct destination *destination)
 		destination->resume_region++;
 		destination->resume_word = 0;
 	}
-	sent(destination, CHANNEL_CONTROL,
-	     channel_send(destination->channels[CHANNEL_CONTROL], &frame, payload));
+	side_sent(&destination->side, control, channel_send(control, &frame, payload));
 }
 
 static bool memory_is_ready(const struct destination *destination)
@@ -776,15 +824,16 @@ static bool getting_ready(const struct destination *destination)
 {
 	if (!memory_is_ready(destination))
 		return true;
-	if (destination->session.state == SESSION_RESUME)
+	if (destination->side.session.state == SESSION_RESUME)
 		return destination->resume_region < destination->nr_regions &&
-		       channel_queued(control_of(destination)) < CHANNEL_OUT_MAX / 2;
+		       channel_queued(side_control(&destination->side)) < CHANNEL_OUT_MAX / 2;
 	return false;
 }
 
-static void get_ready(struct destination *destination)
+static void get_ready(void *owner)
 {
-	bool resumed = destination->session.state == SESSION_RESUME;
+	struct destination *destination = owner;
+	bool resumed = destination->side.session.state == SESSION_RESUME;
 	char error[CODEC_ERROR_MAX];
 
 	if (!memory_is_ready(destination)) {
@@ -797,20 +846,21 @@ static void get_ready(struct destination *destination)
 				send_bitmap(destination);
 			return;
 		}
-	} else if (destination->session.state != SESSION_PREPARE) {
+	} else if (destination->side.session.state != SESSION_PREPARE) {
 		return;
 	}
-	if (!destination->channels[CHANNEL_URGENT] || !destination->channels[CHANNEL_BULK])
+	if (!side_is_joined(&destination->side))
 		return;
 
 	destination->deadline_ns = 0;
 	destination->all_sent = false;
-	session_event(&destination->session, EVENT_PREPARED, error);
-	if (!say(destination, FRAME_PREPARED))
+	session_event(&destination->side.session, EVENT_PREPARED, error);
+	if (!side_say(&destination->side, FRAME_PREPARED, 0))
 		return;
-	launcher_state(&destination->launcher, session_state_name(destination->session.state));
-	if (!destination->progress.started_ns)
-		progress_start(&destination->progress, now_ns());
+	launcher_state(&destination->side.launcher,
+		       session_state_name(destination->side.session.state));
+	if (!destination->side.progress.started_ns)
+		progress_start(&destination->side.progress, now_ns());
 	if (resumed) {
 		ask_again(destination);
 		check_complete(destination);
@@ -822,19 +872,15 @@ static void get_ready(struct destination *destination)
 static void take_go(struct destination *destination, const struct frame *frame)
 {
 	begin_touching(destination);
-	launcher_send(&destination->launcher,
+	launcher_send(&destination->side.launcher,
 		      json_pack("{s:s,s:b}", "event", "go", "run",
 				!!(frame->flags & FRAME_GO_RUN)));
 }
 
-static void take_frame(struct destination *destination, struct channel *channel)
+static void take(void *owner, struct channel *channel)
 {
-	char error[CODEC_ERROR_MAX], text[TEXT_MAX + 1];
+	struct destination *destination = owner;
 
-	if (session_frame(&destination->session, channel->kind, &channel->frame, error)) {
-		lost(destination, "%s: %s", channel->peer, error);
-		return;
-	}
 	switch (channel->frame.type) {
 	case FRAME_STATE:
 		take_state(destination, channel);
@@ -843,10 +889,20 @@ static void take_frame(struct destination *destination, struct channel *channel)
 		destination->state_ending = true;
 		write_state(destination);
 		break;
+	case FRAME_SYNC:
+		take_sync(destination, channel);
+		break;
+	case FRAME_DISCARD:
+		take_discard_ranges(destination, channel);
+		break;
+	case FRAME_PUBLISH:
+		destination->discards_over = true;
+		try_publish(destination);
+		break;
 	case FRAME_GO:
-		progress_now(destination);	/* before anyone asks how it goes */
+		side_progress(&destination->side);	/* before anyone asks how it goes */
 		take_go(destination, &channel->frame);
-		launcher_state(&destination->launcher, "running");
+		launcher_state(&destination->side.launcher, "running");
 		check_complete(destination);
 		break;
 	case FRAME_PAGES:
@@ -857,110 +913,74 @@ static void take_frame(struct destination *destination, struct channel *channel)
 		destination->page_ns = now_ns();
 		break;
 	case FRAME_END:
-		finish(destination, 0);
+		side_finish(&destination->side, 0);
 		break;
 	case FRAME_CANCEL:
-		lost(destination, "the source %s cancelled the migration", channel->peer);
-		break;
-	case FRAME_ERROR:
-		text_decode(text, channel->payload, channel->frame.length);
-		lost(destination, "the source %s failed: %s", channel->peer, text);
+		side_lost(&destination->side, "%s cancelled the migration",
+			  destination->side.name);
 		break;
 	}
 }
 
-static bool may_receive(const struct destination *destination, enum channel_kind kind)
-{
-	return !destination->done && destination->channels[kind] &&
-	       (kind != CHANNEL_CONTROL || state_has_room(destination));
-}
-
-static void receive(struct destination *destination, enum channel_kind kind)
-{
-	while (may_receive(destination, kind)) {
-		struct channel *channel = destination->channels[kind];
-		char error[CODEC_ERROR_MAX];
-		int err = channel_receive(channel, error);
-
-		if (err == -EAGAIN)
-			return;
-		if (err != 1) {
-			if (!err && kind == CHANNEL_CONTROL &&
-			    destination->session.state == SESSION_END)
-				finish(destination, 0);
-			else if (err == -EPROTO)
-				lost(destination, "%s: %s", channel->peer, error);
-			else
-				channel_ended(destination, kind, error);
-			return;
-		}
-		take_frame(destination, channel);
-		/* One frame of bulk a turn, and what no poll would tell of. */
-		if (kind == CHANNEL_BULK && destination->channels[kind] == channel &&
-		    !channel_has_frame(channel))
-			return;
-	}
-}
-
-static void channel_ready(struct destination *destination, enum channel_kind kind, uint32_t events)
-{
-	int err;
-
-	if (events & EPOLLOUT) {
-		err = channel_flush(destination->channels[kind]);
-		if (err != -EAGAIN && !sent(destination, kind, err))
-			return;
-	}
-	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-		receive(destination, kind);
-}
-
-static void control_ready(void *owner, uint32_t events)
-{
-	channel_ready(owner, CHANNEL_CONTROL, events);
-}
-
-static void urgent_ready(void *owner, uint32_t events)
-{
-	channel_ready(owner, CHANNEL_URGENT, events);
-}
-
-static void bulk_ready(void *owner, uint32_t events)
-{
-	channel_ready(owner, CHANNEL_BULK, events);
-}
-
-static int admit(struct destination *destination, enum channel_kind kind,
-		 const struct frame *frame, char *error)
-{
-	return session_admits(&destination->session, kind, frame, error);
-}
-
-static int control_admit(void *owner, const struct frame *frame, char *error)
-{
-	return admit(owner, CHANNEL_CONTROL, frame, error);
-}
-
-static int urgent_admit(void *owner, const struct frame *frame, char *error)
-{
-	if (frame->type == FRAME_PAGES && frame->flags & FRAME_PAGES_COMPRESSED) {
-		snprintf(error, CODEC_ERROR_MAX, "frame PAGES may have compressed pages on urgent, wanted them on bulk only");
-		return -EPROTO;
-	}
-	return admit(owner, CHANNEL_URGENT, frame, error);
-}
-
-static int bulk_admit(void *owner, const struct frame *frame, char *error)
+static bool may_receive(const void *owner, const struct channel *channel)
 {
 	const struct destination *destination = owner;
 
-	if (frame->type == FRAME_PAGES && frame->flags & FRAME_PAGES_COMPRESSED &&
-	    !(destination->features & FEATURE_ZSTD)) {
-		snprintf(error, CODEC_ERROR_MAX, "frame PAGES may have compressed pages, wanted none: HELLO_ACK has features 0x%llx",
-			 (unsigned long long)destination->features);
-		return -EPROTO;
+	if (channel->kind == CHANNEL_BULK)
+		return !(destination->synced & 1u << channel->index);
+	return channel->kind != CHANNEL_CONTROL || state_has_room(destination);
+}
+
+/* @what: a flag of PAGES says so, which is for bulk and needs a feature */
+static int admits_pages(const struct destination *destination, const struct channel *channel,
+			const char *what, uint64_t feature, char *error)
+{
+	if (channel->kind != CHANNEL_BULK)
+		return wrong(error, "frame PAGES may have %s pages on %s, wanted them on bulk only",
+			     what, channel_name(channel->kind));
+	if (!(destination->side.features & feature))
+		return wrong(error, "frame PAGES may have %s pages, wanted none: HELLO_ACK has features 0x%llx",
+			     what, (unsigned long long)destination->side.features);
+	return 0;
+}
+
+/* What belongs to pre-copy comes before the frame that ends it, and with the feature. */
+static int admits_precopy(const struct destination *destination, const struct frame *frame,
+			  bool over, char *error)
+{
+	if (!precopies(destination) || over)
+		return wrong(error, "frame %s of pre-copy, wanted none: %s",
+			     frame_name(frame->type), over ? "that is over" :
+			     "HELLO_ACK has not that feature");
+	return 0;
+}
+
+static int admits(const void *owner, const struct channel *channel, const struct frame *frame,
+		  char *error)
+{
+	const struct destination *destination = owner;
+	int err = 0;
+
+	switch (frame->type) {
+	case FRAME_PAGES:
+		if (frame->flags & FRAME_PAGES_COMPRESSED)
+			err = admits_pages(destination, channel, "compressed", FEATURE_ZSTD,
+					   error);
+		if (!err && frame->flags & FRAME_PAGES_EARLY)
+			err = admits_pages(destination, channel, "early", FEATURE_PRECOPY, error);
+		if (!err && frame->flags & FRAME_PAGES_EARLY)
+			err = admits_precopy(destination, frame, destination->early_over, error);
+		return err;
+	case FRAME_SYNC:
+		return admits_precopy(destination, frame, destination->early_over, error);
+	case FRAME_DISCARD:
+	case FRAME_PUBLISH:
+		return admits_precopy(destination, frame, destination->discards_over, error);
+	case FRAME_STATE_END:
+		if (precopies(destination) && !destination->discards_over)
+			return wrong(error, "frame STATE_END came before PUBLISH");
 	}
-	return admit(owner, CHANNEL_BULK, frame, error);
+	return 0;
 }
 
 static void state_ready(void *owner, uint32_t events)
@@ -970,15 +990,15 @@ static void state_ready(void *owner, uint32_t events)
 	(void)events;
 	write_state(destination);
 	/* A frame may be waiting that was read before there was room for it. */
-	if (!destination->done)
-		receive(destination, CHANNEL_CONTROL);
+	if (!destination->side.done)
+		side_receive(&destination->side, CHANNEL_CONTROL, 0);
 }
 
 /* Strangers: connections that are not yet part of the session. */
 
 static void dismiss(struct stranger *stranger)
 {
-	channel_free(&stranger->destination->loop, stranger->channel);
+	channel_free(&stranger->destination->side.loop, stranger->channel);
 	stranger->channel = NULL;
 }
 
@@ -991,7 +1011,7 @@ static void refuse(struct stranger *stranger, enum refuse_code code, const char 
 		.count = code,
 	};
 
-	launcher_message(&stranger->destination->launcher, "refused", "%s: %s",
+	launcher_message(&stranger->destination->side.launcher, "refused", "%s: %s",
 			 stranger->channel->peer, text);
 	if (channel_send(stranger->channel, &frame, text)) {
 		dismiss(stranger);
@@ -1003,33 +1023,18 @@ static void refuse(struct stranger *stranger, enum refuse_code code, const char 
 }
 
 /* The stranger's connection becomes a channel of the session. */
-static void adopt(struct stranger *stranger, enum channel_kind kind)
+static void adopt(struct stranger *stranger, enum channel_kind kind, unsigned int index)
 {
-	static const struct {
-		enum loop_priority priority;
-		void (*ready)(void *owner, uint32_t events);
-		channel_admit admit;
-	} kinds[] = {
-		[CHANNEL_CONTROL] = { PRIORITY_CONTROL, control_ready, control_admit },
-		[CHANNEL_URGENT] = { PRIORITY_URGENT, urgent_ready, urgent_admit },
-		[CHANNEL_BULK] = { PRIORITY_BULK, bulk_ready, bulk_admit },
-	};
 	struct destination *destination = stranger->destination;
 	struct channel *channel = stranger->channel;
-	uint64_t *bytes = &destination->progress.bytes[kind];
 
 	stranger->channel = NULL;
-	loop_remove(&destination->loop, &channel->watch);
-	channel->kind = kind;
-	channel->watch.priority = kinds[kind].priority;
-	channel->watch.ready = kinds[kind].ready;
-	channel->watch.owner = destination;
-	channel->admit = kinds[kind].admit;
-	channel->bytes = bytes;
-	*bytes += stranger->bytes;
-	destination->channels[kind] = channel;
-	if (kind != CHANNEL_CONTROL && channel_take_pages(channel))
-		fail(destination, "out of memory");
+	side_add(&destination->side, channel, kind, index, stranger->bytes);
+	if (kind == CHANNEL_CONTROL)
+		snprintf(destination->side.name, sizeof(destination->side.name), "the source %s",
+			 channel->peer);
+	else if (channel_take_pages(channel))
+		side_fail(&destination->side, "out of memory");
 }
 
 /* Return: whether compressed pages can be taken from now on. */
@@ -1064,9 +1069,9 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 		refuse(stranger, REFUSE_VERSION, error);
 		return;
 	}
-	if (destination->session.state != SESSION_NONE) {
+	if (destination->side.session.state != SESSION_NONE) {
 		snprintf(error, sizeof(error), "a migration is under way here (state %s), wanted none",
-			 session_state_name(destination->session.state));
+			 session_state_name(destination->side.session.state));
 		refuse(stranger, REFUSE_BUSY, error);
 		return;
 	}
@@ -1076,7 +1081,7 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 		refuse(stranger, REFUSE_PAGE_SIZE, error);
 		return;
 	}
-	if (hello_match(hello, destination->options->regions, destination->nr_regions, index,
+	if (hello_match(hello, destination->side.options->regions, destination->nr_regions, index,
 			error)) {
 		refuse(stranger, REFUSE_REGIONS, error);
 		return;
@@ -1089,13 +1094,17 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 	ack.features &= hello->features;
 	if (ack.features & FEATURE_ZSTD && !prepare_decompression(destination))
 		ack.features &= ~FEATURE_ZSTD;
-	destination->features = ack.features;
-	memcpy(destination->session_id, hello->session, SESSION_SIZE);
+	if (ack.features & FEATURE_PRECOPY && !prepare_precopy(destination)) {
+		forget_early(destination);
+		ack.features &= ~FEATURE_PRECOPY;
+	}
+	destination->side.features = ack.features;
+	memcpy(destination->side.session_id, hello->session, SESSION_SIZE);
 	destination->deadline_ns = now_ns() + HANDSHAKE_NS;
-	session_frame(&destination->session, CHANNEL_CONTROL, &channel->frame, error);
-	adopt(stranger, CHANNEL_CONTROL);
+	session_frame(&destination->side.session, CHANNEL_CONTROL, &channel->frame, error);
+	adopt(stranger, CHANNEL_CONTROL, 0);
 	hello_ack_encode(payload, &ack);
-	sent(destination, CHANNEL_CONTROL, channel_send(channel, &frame, payload));
+	side_sent(&destination->side, channel, channel_send(channel, &frame, payload));
 }
 
 /* Takes as long for a wrong guess as for a right one. */
@@ -1104,8 +1113,8 @@ static bool is_our_session(const struct destination *destination, const uint8_t 
 	uint8_t differs = 0;
 
 	for (int i = 0; i < SESSION_SIZE; i++)
-		differs |= destination->session_id[i] ^ id[i];
-	return destination->session.state != SESSION_NONE && !differs;
+		differs |= destination->side.session_id[i] ^ id[i];
+	return destination->side.session.state != SESSION_NONE && !differs;
 }
 
 static void take_join(struct stranger *stranger)
@@ -1122,22 +1131,24 @@ static void take_join(struct stranger *stranger)
 		refuse(stranger, REFUSE_SESSION, "JOIN names a session that is not the one here");
 		return;
 	}
-	if ((destination->session.state != SESSION_PREPARE &&
-	     destination->session.state != SESSION_RESUME) || destination->channels[join.kind]) {
+	if ((destination->side.session.state != SESSION_PREPARE &&
+	     destination->side.session.state != SESSION_RESUME) ||
+	    join.index >= destination->side.nr[join.kind] ||
+	    destination->side.channels[join.kind][join.index]) {
 		snprintf(error, sizeof(error), "the %s channel cannot join in state %s",
 			 channel_name(join.kind),
-			 session_state_name(destination->session.state));
+			 session_state_name(destination->side.session.state));
 		refuse(stranger, REFUSE_SESSION, error);
 		return;
 	}
-	adopt(stranger, join.kind);
+	adopt(stranger, (enum channel_kind)join.kind, join.index);
 }
 
 static void take_resume(struct stranger *stranger)
 {
 	struct destination *destination = stranger->destination;
 	struct channel *channel = stranger->channel;
-	bool was_gone = destination->session.gone;
+	bool was_gone = destination->side.session.gone;
 	char error[CODEC_ERROR_MAX];
 	struct resume resume;
 
@@ -1149,17 +1160,17 @@ static void take_resume(struct stranger *stranger)
 		refuse(stranger, REFUSE_SESSION, "RESUME names a session that is not the one here");
 		return;
 	}
-	if (session_frame(&destination->session, CHANNEL_CONTROL, &channel->frame, error)) {
+	if (session_frame(&destination->side.session, CHANNEL_CONTROL, &channel->frame, error)) {
 		refuse(stranger, REFUSE_SESSION, error);
 		return;
 	}
 	/* The source knows better whether the old connections are good. */
-	close_channels(destination);
-	adopt(stranger, CHANNEL_CONTROL);
+	side_close_channels(&destination->side);
+	adopt(stranger, CHANNEL_CONTROL, 0);
 	if (!was_gone)
 		take_go(destination, &channel->frame);
-	if (destination->session.state == SESSION_END) {
-		say(destination, FRAME_END);
+	if (destination->side.session.state == SESSION_END) {
+		side_say(&destination->side, FRAME_END, 0);
 		return;
 	}
 	destination->resume_region = 0;
@@ -1167,14 +1178,13 @@ static void take_resume(struct stranger *stranger)
 	destination->deadline_ns = now_ns() + HANDSHAKE_NS;
 }
 
-static int stranger_admit(void *owner, const struct frame *frame, char *error)
+static int stranger_admit(struct channel *channel, const struct frame *frame, char *error)
 {
-	(void)owner;
+	(void)channel;
 	if (frame->type == FRAME_HELLO || frame->type == FRAME_JOIN || frame->type == FRAME_RESUME)
 		return 0;
-	snprintf(error, CODEC_ERROR_MAX, "frame %s came first, wanted HELLO, JOIN or RESUME",
-		 frame_name(frame->type));
-	return -EPROTO;
+	return wrong(error, "frame %s came first, wanted HELLO, JOIN or RESUME",
+		     frame_name(frame->type));
 }
 
 /* Reads and forgets what a refused peer still sends, until it closes. */
@@ -1189,8 +1199,8 @@ static void drain(struct stranger *stranger)
 
 static void stranger_ready(void *owner, uint32_t events)
 {
-	struct stranger *stranger = owner;
-	struct channel *channel = stranger->channel;
+	struct channel *channel = owner;
+	struct stranger *stranger = channel->owner;
 	char error[CODEC_ERROR_MAX];
 	struct hello *hello;
 	int err;
@@ -1210,7 +1220,7 @@ static void stranger_ready(void *owner, uint32_t events)
 			refuse(stranger, REFUSE_PROTOCOL, error);
 			return;
 		}
-		launcher_message(&stranger->destination->launcher, "refused", "%s: %s",
+		launcher_message(&stranger->destination->side.launcher, "refused", "%s: %s",
 				 channel->peer, error);
 		dismiss(stranger);
 		return;
@@ -1270,7 +1280,7 @@ static void stream_opened(void *owner, int fd)
 {
 	struct destination *destination = owner;
 
-	add_stranger(destination, fd, destination->options->uri_text);
+	add_stranger(destination, fd, destination->side.options->uri_text);
 }
 
 static void listener_ready(void *owner, uint32_t events)
@@ -1294,41 +1304,27 @@ static void listener_ready(void *owner, uint32_t events)
 static void command(void *owner, const char *name, json_t *object)
 {
 	struct destination *destination = owner;
-	char error[CODEC_ERROR_MAX];
 
-	if (destination->done)
-		return;
 	if (!strcmp(name, "ready")) {
-		if (destination->state.fd >= 0) {
+		if (destination->side.state.fd >= 0) {
 			log_warning("command ready: QEMU was not given all of its state yet");
 			return;
 		}
-		if (session_event(&destination->session, EVENT_READY, error)) {
-			log_warning("%s", error);
-			return;
-		}
-		say(destination, FRAME_READY);
+		/* Else it is said once what came early is published. */
+		destination->ready = true;
+		if (precopy_is_over(destination))
+			say_ready(destination);
 	} else if (!strcmp(name, "fail")) {
 		const char *text = json_string_value(json_object_get(object, "message"));
 
-		if (destination->session.gone) {
+		if (destination->side.session.gone) {
 			log_warning("command fail after GO: the guest is here, nothing is undone");
 			return;
 		}
-		fail(destination, "%s", text ? text : "QEMU failed");
+		side_fail(&destination->side, "%s", text ? text : "QEMU failed");
 	} else {
 		log_warning("command \"%s\" is unknown to a destination", name);
 	}
-}
-
-static void launcher_lost(void *owner)
-{
-	struct destination *destination = owner;
-
-	if (destination->session.gone)
-		log_warning("the launcher is gone; going on without it");
-	else
-		fail(destination, "the launcher is gone");
 }
 
 /* Time, and the turns of the loop. */
@@ -1348,7 +1344,7 @@ static void check_strangers(struct destination *destination, uint64_t now)
 			if (!stranger->channel->magic_seen)
 				magic_check(stranger->channel->magic,
 					    stranger->channel->magic_have, MAGIC, error);
-			launcher_message(&destination->launcher, "refused", "%s: %s",
+			launcher_message(&destination->side.launcher, "refused", "%s: %s",
 					 stranger->channel->peer, error);
 		}
 		dismiss(stranger);
@@ -1358,138 +1354,84 @@ static void check_strangers(struct destination *destination, uint64_t now)
 /* A stream has one source: with that gone before it began, none can come. */
 static void check_stream(struct destination *destination)
 {
-	struct stream *stream = destination->stream;
+	struct stream *stream = destination->side.stream;
 
-	if (!stream || !stream_is_over(stream) || destination->session.state != SESSION_NONE)
+	if (!stream || !stream_is_over(stream) || destination->side.session.state != SESSION_NONE)
 		return;
 	for (int i = 0; i < STRANGERS_MAX; i++) {
 		if (destination->strangers[i].channel)
 			return;
 	}
-	fail(destination, "no source can come over %s any more: %s",
-	     destination->options->uri_text,
-	     stream_broken(stream) ? stream_broken(stream) : "its source has ended");
+	side_fail(&destination->side, "no source can come over %s any more: %s",
+		  destination->side.options->uri_text,
+		  stream_broken(stream) ? stream_broken(stream) : "its source has ended");
 }
 
-static void check_deadlines(struct destination *destination, uint64_t now)
+static void tick(void *owner, uint64_t now)
 {
-	struct channel *control = destination->channels[CHANNEL_CONTROL];
+	struct destination *destination = owner;
+	struct side *side = &destination->side;
+	struct channel *control = side_control(side);
 
 	check_strangers(destination, now);
 	check_stream(destination);
-	if (destination->done)
+	if (side->done)
 		return;
+	if (control && !state_has_room(destination))
+		control->heard_ns = now;	/* it is us who do not listen */
 	if (destination->deadline_ns && now >= destination->deadline_ns) {
 		destination->deadline_ns = 0;
-		if (destination->session.state == SESSION_END)
-			finish(destination, 0);
-		else if (!destination->channels[CHANNEL_URGENT] ||
-			 !destination->channels[CHANNEL_BULK])
-			lost(destination, "the channels of the source did not join within %llu seconds",
-			     HANDSHAKE_NS / NSEC_PER_SEC);
-		return;
-	}
-	if (destination->lost_ns && now >= destination->lost_ns) {
-		lost(destination, "%s", destination->lost_why);
+		if (side->session.state == SESSION_END)
+			side_finish(side, 0);
+		else if (!side_is_joined(side))
+			side_lost(side, "the channels of the source did not join within %llu seconds",
+				  HANDSHAKE_NS / NSEC_PER_SEC);
 		return;
 	}
 	repair(destination, now);
-	if (destination->done || !control)
-		return;
-	if (!state_has_room(destination))
-		control->heard_ns = now;	/* it is us who do not listen */
-	if (now - control->heard_ns >= SILENCE_NS) {
-		lost(destination, "nothing came from the source %s for %llu seconds",
-		     control->peer, SILENCE_NS / NSEC_PER_SEC);
-		return;
-	}
-	if (now - destination->ping_ns >= PING_PERIOD_NS) {
-		int err = channel_say(control, FRAME_PING, 0);
-
-		destination->ping_ns = now;
-		if (err != -ENOBUFS)
-			sent(destination, CHANNEL_CONTROL, err);
-	}
 }
 
-static void set_wants(struct destination *destination)
+static void set_wants(void *owner)
 {
-	const struct channel *urgent = destination->channels[CHANNEL_URGENT];
+	struct destination *destination = owner;
+	const struct channel *urgent = side_idlest(&destination->side, CHANNEL_URGENT);
 	bool asking = !urgent || channel_queued(urgent) < REQUESTS_UNSENT;
 
-	for (int i = 0; i < 3; i++) {
-		struct channel *channel = destination->channels[i];
-
-		if (channel)
-			loop_want(&destination->loop, &channel->watch,
-				  (may_receive(destination, (enum channel_kind)i) ? EPOLLIN : 0) |
-				  (channel_busy(channel) ? EPOLLOUT : 0));
-	}
 	for (uint32_t i = 0; i < destination->nr_regions; i++)
-		loop_want(&destination->loop, &destination->regions[i].watch,
+		loop_want(&destination->side.loop, &destination->regions[i].watch,
 			  asking ? EPOLLIN : 0);
 	for (int i = 0; i < STRANGERS_MAX; i++) {
 		struct stranger *stranger = &destination->strangers[i];
 
 		if (stranger->channel)
-			loop_want(&destination->loop, &stranger->channel->watch,
+			loop_want(&destination->side.loop, &stranger->channel->watch,
 				  EPOLLIN | (channel_busy(stranger->channel) ? EPOLLOUT : 0));
 	}
-	loop_want(&destination->loop, &destination->state,
+	loop_want(&destination->side.loop, &destination->side.state,
 		  state_queued(destination) ? EPOLLOUT : 0);
 }
 
-static void run_loop(struct destination *destination)
+static uint64_t wait_ns(const void *owner)
 {
-	uint64_t next_tick = 0;
-
-	while (!destination->done) {
-		uint64_t now = now_ns();
-		int timeout, err;
-
-		if (now >= next_tick) {
-			next_tick = now + TICK_MS * NSEC_PER_MSEC;
-			check_deadlines(destination, now);
-			if (!destination->done && destination->session.state != SESSION_END &&
-			    progress_due(&destination->progress, now))
-				progress_now(destination);
-			continue;
-		}
-		get_ready(destination);
-		if (destination->done)
-			break;
-		set_wants(destination);
-		if (destination->stream)
-			stream_turn(destination->stream);
-		timeout = getting_ready(destination) ? 0 :
-			  (int)((next_tick - now) / NSEC_PER_MSEC) + 1;
-		err = loop_turn(&destination->loop, timeout);
-		if (err)
-			fail(destination, "epoll: %s", strerror(-err));
-	}
+	return getting_ready(owner) ? 0 : UINT64_MAX;
 }
 
 /* Beginning and end. */
 
 static int open_region(struct destination *destination, uint32_t index, char *error)
 {
-	const struct hello_region *option = &destination->options->regions[index];
+	const struct hello_region *option = &destination->side.options->regions[index];
 	struct destination_region *region = &destination->regions[index];
 	int pager, flags, err;
-	off_t size;
 
+	err = side_check_region(&destination->side, index, error);
+	if (err)
+		return err;
 	region->destination = destination;
-	region->fd = destination->options->region_fds[index];
+	region->fd = destination->side.options->region_fds[index];
 	region->index = index;
 	region->length = option->length;
 	region->pages = option->length / PAGE_BYTES;
-	size = lseek(region->fd, 0, SEEK_END);
-	if (size < 0 || (uint64_t)size != region->length) {
-		snprintf(error, CODEC_ERROR_MAX, "region \"%s\": descriptor %d has %lld bytes, wanted %llu",
-			 option->name, region->fd, (long long)size,
-			 (unsigned long long)region->length);
-		return -EINVAL;
-	}
 	region->present = calloc(bitmap_words(region->pages), sizeof(*region->present));
 	if (!region->present) {
 		snprintf(error, CODEC_ERROR_MAX, "region \"%s\": no memory for its page table",
@@ -1510,7 +1452,7 @@ static int open_region(struct destination *destination, uint32_t index, char *er
 		.ready = pager_ready,
 		.owner = region,
 	};
-	destination->progress.pages_total += region->pages;
+	destination->side.progress.pages_total += region->pages;
 	destination->nr_regions++;
 	return 0;
 }
@@ -1518,7 +1460,7 @@ static int open_region(struct destination *destination, uint32_t index, char *er
 static int begin_to_listen(struct destination *destination, char actual[URI_TEXT_MAX],
 			   char *error)
 {
-	int err = socket_listen(&destination->options->uri, &destination->listening, actual,
+	int err = socket_listen(&destination->side.options->uri, &destination->listening, actual,
 				error);
 
 	if (err)
@@ -1530,7 +1472,7 @@ static int begin_to_listen(struct destination *destination, char actual[URI_TEXT
 		.ready = listener_ready,
 		.owner = destination,
 	};
-	err = loop_add(&destination->loop, &destination->listener);
+	err = loop_add(&destination->side.loop, &destination->listener);
 	if (err)
 		snprintf(error, CODEC_ERROR_MAX, "epoll: %s", strerror(-err));
 	return err;
@@ -1538,9 +1480,9 @@ static int begin_to_listen(struct destination *destination, char actual[URI_TEXT
 
 static int prepare(struct destination *destination, char *error)
 {
-	const struct options *options = destination->options;
+	const struct options *options = destination->side.options;
 	char actual[URI_TEXT_MAX];
-	int flags, err;
+	int err;
 
 	for (uint32_t i = 0; i < options->nr_regions; i++) {
 		err = open_region(destination, i, error);
@@ -1551,29 +1493,20 @@ static int prepare(struct destination *destination, char *error)
 		snprintf(error, CODEC_ERROR_MAX, "out of memory");
 		return -ENOMEM;
 	}
-	flags = fcntl(options->state_fd, F_GETFL);
-	if (flags < 0 || fcntl(options->state_fd, F_SETFL, flags | O_NONBLOCK) < 0) {
-		snprintf(error, CODEC_ERROR_MAX, "--state-fd %d: %s", options->state_fd,
-			 strerror(errno));
-		return -EBADF;
-	}
-	destination->state = (struct watch){
-		.fd = options->state_fd,
-		.priority = PRIORITY_CONTROL,
-		.ready = state_ready,
-		.owner = destination,
-	};
+	err = side_open_state(&destination->side, state_ready, error);
+	if (err)
+		return err;
 	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
-		destination->stream = stream_open(&destination->loop, &options->uri,
-						  stream_opened, destination, error);
-		err = destination->stream ? 0 : -EIO;
+		destination->side.stream = stream_open(&destination->side.loop, &options->uri,
+						       stream_opened, destination, error);
+		err = destination->side.stream ? 0 : -EIO;
 		strcpy(actual, options->uri_text);
 	} else {
 		err = begin_to_listen(destination, actual, error);
 	}
 	if (err)
 		return err;
-	launcher_send(&destination->launcher,
+	launcher_send(&destination->side.launcher,
 		      json_pack("{s:s,s:s}", "event", "listening", "uri", actual));
 	return 0;
 }
@@ -1584,48 +1517,54 @@ static void destroy(struct destination *destination)
 		if (destination->strangers[i].channel)
 			dismiss(&destination->strangers[i]);
 	}
-	close_channels(destination);
-	stream_close(destination->stream);
+	side_destroy(&destination->side);
 	socket_unlisten(&destination->listening);
 	for (uint32_t i = 0; i < REGIONS_MAX; i++)
 		free(destination->regions[i].present);
+	forget_early(destination);
 	decompressor_free(destination->decompressor);
 	free(destination->unpacked);
 	pending_destroy(&destination->pending);
-	loop_destroy(&destination->loop);
 	free(destination);
 }
+
+static const struct side_role role = {
+	.role = ROLE_DESTINATION,
+	.turn = get_ready,
+	.tick = tick,
+	.wait_ns = wait_ns,
+	.set_wants = set_wants,
+	.may_receive = may_receive,
+	.admits = admits,
+	.take = take,
+	.over = over,
+	.paused = paused,
+	.command = command,
+	.count = count,
+};
 
 int destination_run(const struct options *options)
 {
 	struct destination *destination = calloc(1, sizeof(*destination));
 	char error[max(CODEC_ERROR_MAX, SOCKET_ERROR_MAX)];
-	int status;
+	int status, err;
 
 	if (!destination) {
 		log_error("out of memory");
 		return 1;
 	}
-	destination->options = options;
-	destination->state.fd = -1;
-	destination->listening.fd = destination->listener.fd = -1;
-	destination->launcher.command = command;
-	destination->launcher.lost = launcher_lost;
-	destination->launcher.owner = destination;
-	session_init(&destination->session, ROLE_DESTINATION);
-
-	if (loop_init(&destination->loop) ||
-	    launcher_init(&destination->launcher, &destination->loop, options->control_fd)) {
-		log_error("--control-fd %d: %s", options->control_fd, strerror(errno));
+	err = side_init(&destination->side, &role, destination, options);
+	if (err) {
+		log_error("--control-fd %d: %s", options->control_fd, strerror(-err));
 		free(destination);
 		return 1;
 	}
+	destination->listening.fd = destination->listener.fd = -1;
 	if (prepare(destination, error))
-		fail(destination, "%s", error);
-	run_loop(destination);
+		side_fail(&destination->side, "%s", error);
+	side_run(&destination->side);
 
-	launcher_finish(&destination->launcher);
-	status = destination->exit_status;
+	status = destination->side.exit_status;
 	destroy(destination);
 	return status;
 }

@@ -2,24 +2,11 @@
 #include "umemd/mux.h"
 
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
 
 #include "common/util.h"
 
 /* CREDIT goes when this much was taken: often enough not to stop a sender. */
 #define CREDIT_STEP	(MUX_WINDOW / 4)
-
-static int __attribute__((format(printf, 2, 3))) wrong(char *error, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(error, CODEC_ERROR_MAX, format, args);
-	va_end(args);
-	return -EPROTO;
-}
 
 void mux_init(struct mux *mux, bool accepts)
 {

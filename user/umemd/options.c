@@ -33,6 +33,8 @@ const char options_help[] =
 "  --backward=N            pages sent along before each requested one (0)\n"
 "  --no-push               send only what is asked for\n"
 "  --follow                push on from behind the last requested page\n"
+"  --precopy               send memory while the guest still runs, in rounds, until\n"
+"                          it is stopped\n"
 "  --max-bulk-bandwidth=N  bytes a second to send at most of what nobody asked for;\n"
 "                          0 is no limit (0)\n"
 "  --compress=none|zstd    of pages nobody asked for, send those compressed that get\n"
@@ -60,6 +62,7 @@ enum option_key {
 	KEY_BACKWARD,
 	KEY_NO_PUSH,
 	KEY_FOLLOW,
+	KEY_PRECOPY,
 	KEY_MAX_BULK_BANDWIDTH,
 	KEY_COMPRESS,
 	KEY_NO_CHECKSUM,
@@ -80,6 +83,7 @@ static const struct option long_options[] = {
 	{ "backward", required_argument, NULL, KEY_BACKWARD },
 	{ "no-push", no_argument, NULL, KEY_NO_PUSH },
 	{ "follow", no_argument, NULL, KEY_FOLLOW },
+	{ "precopy", no_argument, NULL, KEY_PRECOPY },
 	{ "max-bulk-bandwidth", required_argument, NULL, KEY_MAX_BULK_BANDWIDTH },
 	{ "compress", required_argument, NULL, KEY_COMPRESS },
 	{ "no-checksum", no_argument, NULL, KEY_NO_CHECKSUM },
@@ -90,7 +94,7 @@ static const struct option long_options[] = {
 };
 
 static enum options_result __attribute__((format(printf, 2, 3)))
-wrong(char *error, const char *format, ...)
+misuse(char *error, const char *format, ...)
 {
 	va_list args;
 
@@ -120,8 +124,8 @@ static enum options_result take_number(const char *option, const char *text, uin
 				       uint64_t high, uint64_t *value, char *error)
 {
 	if (parse_number(text, high, value) || *value < low)
-		return wrong(error, "--%s is \"%s\", wanted a number from %llu to %llu", option,
-			     text, (unsigned long long)low, (unsigned long long)high);
+		return misuse(error, "--%s is \"%s\", wanted a number from %llu to %llu", option,
+			      text, (unsigned long long)low, (unsigned long long)high);
 	return OPTIONS_RUN;
 }
 
@@ -134,28 +138,28 @@ static enum options_result take_region(struct options *options, const char *text
 	uint64_t fd;
 
 	if (!length_text)
-		return wrong(error, "--region is \"%s\", wanted NAME:FD:LENGTH", text);
+		return misuse(error, "--region is \"%s\", wanted NAME:FD:LENGTH", text);
 	if (options->nr_regions == REGIONS_MAX)
-		return wrong(error, "--region is there more than %d times", REGIONS_MAX);
+		return misuse(error, "--region is there more than %d times", REGIONS_MAX);
 	region = &options->regions[options->nr_regions];
 
 	if (!region_name_valid(text, (size_t)(fd_text - text)))
-		return wrong(error, "--region \"%s\": the name is not 1 to %d printable characters",
-			     text, REGION_NAME_MAX - 1);
+		return misuse(error, "--region \"%s\": the name is not 1 to %d printable characters",
+			      text, REGION_NAME_MAX - 1);
 	memset(region->name, 0, sizeof(region->name));
 	memcpy(region->name, text, (size_t)(fd_text - text));
 
 	snprintf(digits, sizeof(digits), "%.*s", (int)(length_text - fd_text - 1), fd_text + 1);
 	if (parse_number(digits, INT_MAX, &fd))
-		return wrong(error, "--region \"%s\": the descriptor is \"%s\", wanted a number",
-			     text, digits);
+		return misuse(error, "--region \"%s\": the descriptor is \"%s\", wanted a number",
+			      text, digits);
 	if (parse_number(length_text + 1, INT64_MAX, &region->length) || !region->length ||
 	    region->length % PAGE_BYTES)
-		return wrong(error, "--region \"%s\": the length is \"%s\", wanted a positive multiple of %d",
-			     text, length_text + 1, PAGE_BYTES);
+		return misuse(error, "--region \"%s\": the length is \"%s\", wanted a positive multiple of %d",
+			      text, length_text + 1, PAGE_BYTES);
 	for (uint32_t i = 0; i < options->nr_regions; i++) {
 		if (!strcmp(options->regions[i].name, region->name))
-			return wrong(error, "--region \"%s\" is there twice", region->name);
+			return misuse(error, "--region \"%s\" is there twice", region->name);
 	}
 	options->region_fds[options->nr_regions++] = (int)fd;
 	return OPTIONS_RUN;
@@ -166,10 +170,10 @@ static enum options_result take_uri(struct options *options, const char *text, c
 	if (uri_parse(&options->uri, text, error, OPTIONS_ERROR_MAX))
 		return OPTIONS_WRONG;
 	if (!uri_names_peer(&options->uri))
-		return wrong(error, "--uri is \"%s\", wanted " URI_WANTED, text);
+		return misuse(error, "--uri is \"%s\", wanted " URI_WANTED, text);
 	if (options->uri.kind == URI_TCP && options->role == ROLE_SOURCE && !options->uri.port)
-		return wrong(error, "--uri is \"%s\", wanted a port from 1 to 65535 to connect to",
-			     text);
+		return misuse(error, "--uri is \"%s\", wanted a port from 1 to 65535 to connect to",
+			      text);
 	strcpy(options->uri_text, text);
 	return OPTIONS_RUN;
 }
@@ -181,9 +185,9 @@ static enum options_result take(struct options *options, enum option_key key, co
 	uint64_t value = 0;
 
 	if (key >= KEY_FORWARD && key <= KEY_CONNECT_TIMEOUT && options->role != ROLE_SOURCE)
-		return wrong(error, "--%s is for the source only", name);
+		return misuse(error, "--%s is for the source only", name);
 	if (key >= KEY_NO_PREALLOC && options->role != ROLE_DESTINATION)
-		return wrong(error, "--%s is for the destination only", name);
+		return misuse(error, "--%s is for the destination only", name);
 
 	switch (key) {
 	case KEY_HELP:
@@ -215,12 +219,15 @@ static enum options_result take(struct options *options, enum option_key key, co
 	case KEY_FOLLOW:
 		options->policy.follow = true;
 		break;
+	case KEY_PRECOPY:
+		options->precopy = true;
+		break;
 	case KEY_MAX_BULK_BANDWIDTH:
 		return take_number(name, text, 0, INT64_MAX, &options->max_bulk_bandwidth, error);
 	case KEY_COMPRESS:
 		options->compress = !strcmp(text, "zstd");
 		if (!options->compress && strcmp(text, "none"))
-			return wrong(error, "--compress is \"%s\", wanted none or zstd", text);
+			return misuse(error, "--compress is \"%s\", wanted none or zstd", text);
 		break;
 	case KEY_NO_CHECKSUM:
 		options->checksum = false;
@@ -242,13 +249,15 @@ static enum options_result take(struct options *options, enum option_key key, co
 static enum options_result check_complete(const struct options *options, char *error)
 {
 	if (options->control_fd < 0)
-		return wrong(error, "--control-fd is missing");
+		return misuse(error, "--control-fd is missing");
 	if (options->state_fd < 0)
-		return wrong(error, "--state-fd is missing");
+		return misuse(error, "--state-fd is missing");
 	if (!options->uri_text[0])
-		return wrong(error, "--uri is missing");
+		return misuse(error, "--uri is missing");
 	if (!options->nr_regions)
-		return wrong(error, "--region is missing");
+		return misuse(error, "--region is missing");
+	if (options->precopy && !options->policy.push)
+		return misuse(error, "--precopy sends what nobody asked for, --no-push does not: wanted one of them");
 	return OPTIONS_RUN;
 }
 
@@ -265,7 +274,7 @@ enum options_result options_parse(struct options *options, int argc, char **argv
 	options->connect_timeout = 10;
 
 	if (argc < 2)
-		return wrong(error, "wanted \"source\" or \"destination\"; see umemd --help");
+		return misuse(error, "wanted \"source\" or \"destination\"; see umemd --help");
 	if (!strcmp(argv[1], "--help"))
 		return OPTIONS_HELP;
 	if (!strcmp(argv[1], "--version"))
@@ -275,23 +284,23 @@ enum options_result options_parse(struct options *options, int argc, char **argv
 	else if (!strcmp(argv[1], "destination"))
 		options->role = ROLE_DESTINATION;
 	else
-		return wrong(error, "the role is \"%s\", wanted \"source\" or \"destination\"",
-			     argv[1]);
+		return misuse(error, "the role is \"%s\", wanted \"source\" or \"destination\"",
+			      argv[1]);
 
 	optind = 0;	/* start over, whatever was parsed before */
 	opterr = 0;
 	while ((key = getopt_long(argc - 1, argv + 1, ":", long_options, &index)) != -1) {
 		if (key == ':')
-			return wrong(error, "%s needs a value", argv[optind]);
+			return misuse(error, "%s needs a value", argv[optind]);
 		if (key == '?')
-			return wrong(error, "option %s is unknown or has a value it does not take",
-				     argv[optind]);
+			return misuse(error, "option %s is unknown or has a value it does not take",
+				      argv[optind]);
 		result = take(options, (enum option_key)key, long_options[index].name, optarg,
 			      error);
 		if (result != OPTIONS_RUN)
 			return result;
 	}
 	if (optind < argc - 1)
-		return wrong(error, "argument \"%s\" is not wanted", argv[1 + optind]);
+		return misuse(error, "argument \"%s\" is not wanted", argv[1 + optind]);
 	return check_complete(options, error);
 }

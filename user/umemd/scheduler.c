@@ -110,8 +110,10 @@ static bool next_requested(struct scheduler *scheduler, struct pick *pick)
 		for (; scheduler->asked_next < message->count; scheduler->asked_next++) {
 			uint64_t page = scheduler->ring[AT(message->first + scheduler->asked_next)];
 
-			if (!message->again && bitmap_test(region->urgent, page))
+			if (!message->again && bitmap_test(region->urgent, page)) {
+				scheduler->prefault_hits++;
 				continue;
+			}
 			*pick = (struct pick){ PICK_REQUESTED, message->region, page };
 			return true;
 		}
@@ -186,12 +188,9 @@ bool scheduler_urgent(struct scheduler *scheduler, struct pick *pick)
 	return next_requested(scheduler, pick) || next_prefault(scheduler, pick);
 }
 
-bool scheduler_bulk(struct scheduler *scheduler, struct pick *pick)
+/* There is one. */
+static void next_unsent(struct scheduler *scheduler, struct pick *pick)
 {
-	if (!scheduler->policy.push || scheduler_all_sent(scheduler) ||
-	    scheduler_urgent(scheduler, pick))
-		return false;
-
 	for (;;) {
 		const struct scheduler_region *region = &scheduler->regions[scheduler->bulk_region];
 
@@ -200,11 +199,53 @@ bool scheduler_bulk(struct scheduler *scheduler, struct pick *pick)
 		if (scheduler->bulk_page < region->pages) {
 			*pick = (struct pick){ PICK_BULK, scheduler->bulk_region,
 					       scheduler->bulk_page };
-			return true;
+			return;
 		}
 		scheduler->bulk_region = (scheduler->bulk_region + 1) % scheduler->nr_regions;
 		scheduler->bulk_page = 0;
 	}
+}
+
+bool scheduler_bulk(struct scheduler *scheduler, struct pick *pick)
+{
+	if (!scheduler->policy.push || scheduler_all_sent(scheduler) ||
+	    scheduler_urgent(scheduler, pick))
+		return false;
+	next_unsent(scheduler, pick);
+	return true;
+}
+
+bool scheduler_precopy(struct scheduler *scheduler, struct pick *pick)
+{
+	if (scheduler_all_sent(scheduler))
+		return false;
+	next_unsent(scheduler, pick);
+	return true;
+}
+
+void scheduler_dirty(struct scheduler *scheduler, uint32_t region, uint64_t first,
+		     const uint64_t *bits, uint32_t words)
+{
+	struct scheduler_region *r = &scheduler->regions[region];
+
+	for (uint32_t i = 0; i < words; i++) {
+		uint64_t at = first / 64 + i;
+		uint64_t again = bits[i] & r->sent[at] & ~r->urgent[at];
+
+		scheduler->pages_sent -= (uint64_t)__builtin_popcountll(again);
+		r->sent[at] &= ~again;
+	}
+}
+
+bool scheduler_unsent(const struct scheduler *scheduler, uint32_t region,
+		      struct page_range *range)
+{
+	const struct scheduler_region *r = &scheduler->regions[region];
+	uint64_t end = range->end;
+
+	range->first = bitmap_find(r->sent, false, range->first, end);
+	range->end = bitmap_find(r->sent, true, range->first, end);
+	return range->first < end;
 }
 
 void scheduler_take(struct scheduler *scheduler, const struct pick *pick)
@@ -217,6 +258,7 @@ void scheduler_take(struct scheduler *scheduler, const struct pick *pick)
 		scheduler->duplicates++;
 	if (pick->kind != PICK_BULK)
 		bitmap_set(region->urgent, pick->page);
+	scheduler->prefault_pages += pick->kind == PICK_PREFAULT;
 	if (pick->kind == PICK_REQUESTED &&
 	    ++scheduler->asked_next == scheduler->messages[AT(scheduler->message_asked)].count) {
 		scheduler->message_asked++;

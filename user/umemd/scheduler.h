@@ -18,6 +18,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "umemd/codec.h"
+
 #define SCHEDULER_QUEUE		4096	/* requested pages remembered; a power of two */
 
 struct scheduler_region {
@@ -81,6 +83,8 @@ struct scheduler {
 	uint64_t pages_total;
 	uint64_t pages_sent;	/* different ones */
 	uint64_t duplicates;	/* sent again */
+	uint64_t prefault_pages;	/* sent as a neighbour of a requested one */
+	uint64_t prefault_hits;	/* requested when they were sent already, and so not sent again */
 };
 
 /**
@@ -125,7 +129,37 @@ bool scheduler_urgent(struct scheduler *scheduler, struct pick *pick);
 bool scheduler_bulk(struct scheduler *scheduler, struct pick *pick);
 
 /**
- * scheduler_take - what scheduler_urgent() or scheduler_bulk() gave is sent
+ * scheduler_precopy - what is next while the guest still runs
+ *
+ * Requests have to wait: the page is not final.
+ *
+ * Return: false if there is nothing.
+ */
+bool scheduler_precopy(struct scheduler *scheduler, struct pick *pick);
+
+/**
+ * scheduler_dirty - pages the guest has written to since they were sent
+ * @first: page number of the first bit, a multiple of 64
+ * @words: the range they cover lies in the region
+ *
+ * They are unsent again, but for those that went on urgent: when that was
+ * allowed the guest had stopped.
+ */
+void scheduler_dirty(struct scheduler *scheduler, uint32_t region, uint64_t first,
+		     const uint64_t *bits, uint32_t words);
+
+/**
+ * scheduler_unsent - pages of a region that are to be sent
+ * @range: [@first, @end) is searched, and becomes the first such range in it
+ *
+ * Return: false if there is none.
+ */
+bool scheduler_unsent(const struct scheduler *scheduler, uint32_t region,
+		      struct page_range *range);
+
+/**
+ * scheduler_take - what scheduler_urgent(), scheduler_bulk() or
+ * scheduler_precopy() gave is sent
  */
 void scheduler_take(struct scheduler *scheduler, const struct pick *pick);
 

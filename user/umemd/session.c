@@ -73,6 +73,10 @@ static const struct frame_row frame_rows[2][FRAME_TYPES] = {
 		[FRAME_ERROR] = { CONNECTED, ON(CONTROL), SAME },
 		[FRAME_CANCEL] = { BEFORE_GO, ON(CONTROL), SAME },
 		[FRAME_PING] = { CONNECTED, ON(CONTROL), SAME },
+		/* Control may overtake what bulk still carries. */
+		[FRAME_SYNC] = { IN(ADVISE) | IN(LISTEN), ON(BULK), SAME },
+		[FRAME_DISCARD] = { IN(ADVISE), ON(CONTROL), SAME },
+		[FRAME_PUBLISH] = { IN(ADVISE), ON(CONTROL), SAME },
 	},
 };
 

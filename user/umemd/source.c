@@ -5,7 +5,9 @@
  *
  * Pages are sent from a read-only mapping of the regions, without a copy. Looking
  * at a hole through it allocates the page; a region's file that tells holes from
- * data (SEEK_DATA) is asked first, and then holes are not looked at.
+ * data (SEEK_DATA) is asked first, and then holes are not looked at. While the
+ * guest still writes to them, in pre-copy, pages are read into a copy first: what
+ * is sent is what the checksum is of, and no mapping makes the page look dirty.
  */
 #include "umemd/source.h"
 
@@ -22,22 +24,17 @@
 #include "common/log.h"
 #include "common/util.h"
 #include "libumem.h"
-#include "umemd/channel.h"
 #include "umemd/compress.h"
-#include "umemd/launcher.h"
 #include "umemd/pacer.h"
-#include "umemd/progress.h"
+#include "umemd/precopy.h"
 #include "umemd/scheduler.h"
+#include "umemd/side.h"
 #include "umemd/socket.h"
-#include "umemd/stream.h"
+#include "umemd/tracker.h"
 
-#define TICK_MS			100
-#define PING_PERIOD_NS		(5 * NSEC_PER_SEC)
-#define SILENCE_NS		(30 * NSEC_PER_SEC)
 #define RETRY_FIRST_NS		(100 * NSEC_PER_MSEC)
 #define RETRY_LAST_NS		(5 * NSEC_PER_SEC)
 #define BULK_UNSENT		(128 * 1024)
-#define EXPLAIN_NS		(300 * NSEC_PER_MSEC)	/* for control to say why urgent ended */
 
 /*
  * Pages with contents in one frame: the fewer, the sooner the first is there.
@@ -69,33 +66,38 @@ struct source_region {
 	struct extent extents[3];
 };
 
-/* Header and entries of the PAGES frame a channel is busy with. */
+/**
+ * struct page_frame - the PAGES frame a channel is busy with
+ * @head: header and entries
+ * @copies: of early pages, BULK_BATCH of them; NULL until needed
+ */
 struct page_frame {
 	uint8_t head[FRAME_HEADER + PAGES_MAX * PAGES_ENTRY];
+	uint8_t *copies;
 };
 
+/**
+ * struct source - the side that sends pages
+ * @frames: what the channels of urgent and bulk are busy with
+ * @tracking: pre-copy is not over: the tracker knows what the guest writes to
+ * @closing: and the last of that is found out, since nothing writes any more
+ */
 struct source {
-	const struct options *options;
-	struct loop loop;
-	struct launcher launcher;
-	struct session session;
+	struct side side;
 	struct scheduler scheduler;
-	struct pacer pacer;	/* of bulk */
-	struct progress progress;
+	struct pacer pacer;	/* of bulk once the guest has stopped */
+	struct pacer early_pacer;	/* and before */
+	struct precopy precopy;
+	struct tracker tracker;
+	bool tracking, closing;
 	struct source_region regions[REGIONS_MAX];
 
 	struct socket_address addresses[SOCKET_ADDRESSES_MAX];
 	unsigned int nr_addresses, address;
-	struct stream *stream;	/* of fd: and exec:, which have no addresses */
-	struct channel *channels[3];
-	bool connected[3];
-	struct page_frame frames[3];
-	uint64_t features;
+	struct page_frame frames[SIDE_KINDS][CHANNELS_MAX];
 	struct compressor *compressor;	/* --compress */
 	uint8_t *packed;		/* contents of bulk's frame */
-	uint8_t session_id[SESSION_SIZE];
 
-	struct watch state;
 	bool stopped;		/* pages may be sent */
 	bool all_sent;		/* ALL_SENT was sent */
 	bool run;		/* what GO said */
@@ -103,144 +105,7 @@ struct source {
 	uint64_t deadline_ns;	/* of connecting and agreeing; 0: none */
 	uint64_t retry_ns;	/* when to connect again; 0: not waiting for it */
 	uint64_t retry_delay_ns;
-	uint64_t ping_ns;
-	uint64_t lost_ns;	/* when a channel that ended ends the rest; 0: none did */
-	char lost_why[CODEC_ERROR_MAX + 128];
-
-	bool done;
-	int exit_status;
 };
-
-static void connect_control(struct source *source);
-
-static void finish(struct source *source, int exit_status)
-{
-	if (source->done)
-		return;
-	source->done = true;
-	source->loop.stopped = true;
-	source->exit_status = exit_status;
-}
-
-static void close_channels(struct source *source)
-{
-	for (int i = 0; i < 3; i++) {
-		channel_free(&source->loop, source->channels[i]);
-		source->channels[i] = NULL;
-		source->connected[i] = false;
-	}
-	source->lost_ns = 0;
-}
-
-/* The end before GO: the guest stays here, and the other side is told. */
-static void __attribute__((format(printf, 2, 3)))
-fail(struct source *source, const char *format, ...)
-{
-	char text[TEXT_MAX];
-	va_list args;
-
-	if (source->done)
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-
-	if (source->channels[CHANNEL_CONTROL] && source->connected[CHANNEL_CONTROL]) {
-		struct frame frame = { .type = FRAME_ERROR, .length = (uint32_t)strlen(text) };
-
-		if (source->session.state >= SESSION_PREPARE)
-			channel_send(source->channels[CHANNEL_CONTROL], &frame, text);
-	}
-	launcher_message(&source->launcher, "error", "%s", text);
-	close_channels(source);
-	finish(source, 1);
-}
-
-/* Paused for good: there is no other stream. */
-static void say_paused(struct source *source, const char *why)
-{
-	char text[CODEC_ERROR_MAX + URI_TEXT_MAX + 192];
-
-	snprintf(text, sizeof(text), "%s; %s cannot be connected again", why,
-		 source->options->uri_text);
-	log_warning("%s", text);
-	launcher_send(&source->launcher, json_pack("{s:s,s:s,s:s}", "event", "state",
-						   "state", "paused", "message", text));
-}
-
-/* A connection is of no more use: the end before GO, a pause after it. */
-static void __attribute__((format(printf, 2, 3)))
-lost(struct source *source, const char *format, ...)
-{
-	enum session_state before = source->session.state;
-	char text[CODEC_ERROR_MAX + 128], error[CODEC_ERROR_MAX];
-	va_list args;
-
-	if (source->done)
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-
-	if (session_event(&source->session, EVENT_LOST, error)) {
-		fail(source, "%s", text);
-		return;
-	}
-	close_channels(source);
-	source->deadline_ns = 0;
-	if (source->stream) {
-		say_paused(source, text);
-		return;
-	}
-	source->retry_ns = now_ns() + source->retry_delay_ns;
-	if (before == SESSION_RUNNING) {
-		log_warning("%s; connecting again until it works", text);
-		launcher_send(&source->launcher, json_pack("{s:s,s:s,s:s}", "event", "state",
-							   "state", "paused", "message", text));
-	} else {
-		log_debug("%s", text);
-	}
-}
-
-/*
- * A channel ended. When the other side gives up it says so on control and closes
- * all three: what is said may come after another channel's end.
- */
-static void channel_ended(struct source *source, enum channel_kind kind, const char *why)
-{
-	char text[sizeof(source->lost_why)];
-
-	if (source->stream && stream_broken(source->stream))
-		why = stream_broken(source->stream);
-	snprintf(text, sizeof(text), "connection to %s lost on the %s channel: %s",
-		 source->options->uri_text, channel_name(kind), why);
-	if (kind == CHANNEL_CONTROL) {
-		lost(source, "%s", source->lost_ns ? source->lost_why : text);
-		return;
-	}
-	channel_free(&source->loop, source->channels[kind]);
-	source->channels[kind] = NULL;
-	source->connected[kind] = false;
-	if (!source->lost_ns) {
-		source->lost_ns = now_ns() + EXPLAIN_NS;
-		strcpy(source->lost_why, text);
-	}
-}
-
-/* What a send gave: true if the connection is still good. */
-static bool sent(struct source *source, enum channel_kind kind, int err)
-{
-	if (!err)
-		return true;
-	channel_ended(source, kind, strerror(-err));
-	return false;
-}
-
-static bool say(struct source *source, enum frame_type type, uint16_t flags)
-{
-	return sent(source, CHANNEL_CONTROL,
-		    channel_say(source->channels[CHANNEL_CONTROL], type, flags));
-}
 
 /* Pages. */
 
@@ -281,10 +146,37 @@ static bool in_hole(struct source_region *region, enum channel_kind kind, uint64
 	return offset < extent->data_start;
 }
 
+/* Does what goes on bulk go while the guest may still write to it? */
+static bool is_early(const struct source *source)
+{
+	return source->tracking && !source->stopped && !source->closing;
+}
+
+static struct pacer *bulk_pacer(struct source *source)
+{
+	return is_early(source) ? &source->early_pacer : &source->pacer;
+}
+
 static bool next_pick(struct source *source, enum channel_kind kind, struct pick *pick)
 {
-	return kind == CHANNEL_BULK ? scheduler_bulk(&source->scheduler, pick) :
-				      scheduler_urgent(&source->scheduler, pick);
+	if (kind == CHANNEL_URGENT)
+		return scheduler_urgent(&source->scheduler, pick);
+	return is_early(source) ? scheduler_precopy(&source->scheduler, pick) :
+				  scheduler_bulk(&source->scheduler, pick);
+}
+
+/* A page as it is now, in @room. Its later changes are told by the tracker. */
+static const uint8_t *copy_page(struct source *source, uint32_t index, uint64_t offset,
+				uint8_t *room)
+{
+	ssize_t n = pread(source->regions[index].fd, room, PAGE_BYTES, (off_t)offset);
+
+	if (n == PAGE_BYTES)
+		return room;
+	side_fail(&source->side, "region \"%s\": cannot read the page at offset %llu: %s",
+		  source->side.options->regions[index].name, (unsigned long long)offset,
+		  n < 0 ? strerror(errno) : "it ends early");
+	return NULL;
 }
 
 static void add_contents(struct iovec *iov, unsigned int *count, const uint8_t *contents,
@@ -301,20 +193,20 @@ static void add_contents(struct iovec *iov, unsigned int *count, const uint8_t *
 
 static bool compresses(const struct source *source, enum channel_kind kind)
 {
-	return kind == CHANNEL_BULK && source->features & FEATURE_ZSTD;
+	return kind == CHANNEL_BULK && source->side.features & FEATURE_ZSTD;
 }
 
 /* Pages with contents in a frame on bulk: fewer, down to one, when the limit is low. */
-static unsigned int bulk_batch(const struct source *source)
+static unsigned int bulk_batch(struct source *source)
 {
-	uint64_t pages = pacer_frame(&source->pacer) / PAGE_BYTES;
+	uint64_t pages = pacer_frame(bulk_pacer(source)) / PAGE_BYTES;
 	uint64_t most = compresses(source, CHANNEL_BULK) ? COMPRESSED_BATCH : BULK_BATCH;
 
 	return (unsigned int)min(max(pages, (uint64_t)1), most);
 }
 
 /* May the next page be in a frame that began with @first and has @full pages with contents? */
-static bool fits(const struct source *source, enum pick_kind first, enum pick_kind next,
+static bool fits(struct source *source, enum pick_kind first, enum pick_kind next,
 		 unsigned int full)
 {
 	switch (next) {
@@ -334,16 +226,19 @@ static const uint8_t *pack(struct source *source, struct page_entry *entry, cons
 	entry->compressed = (uint16_t)compress_page(source->compressor, room, page);
 	if (!entry->compressed)
 		return page;
-	source->progress.compressed_pages++;
-	source->progress.saved_bytes += PAGE_BYTES - entry->compressed;
+	source->side.progress.compressed_pages++;
+	source->side.progress.saved_bytes += PAGE_BYTES - entry->compressed;
 	return room;
 }
 
 /* Send the next frame of pages if there is one. Returns whether there was. */
-static bool send_pages(struct source *source, enum channel_kind kind)
+static bool send_pages(struct source *source, struct channel *channel)
 {
-	struct frame frame = { .type = FRAME_PAGES };
-	uint8_t *head = source->frames[kind].head;
+	enum channel_kind kind = channel->kind;
+	bool early = kind == CHANNEL_BULK && is_early(source);
+	struct frame frame = { .type = FRAME_PAGES, .flags = early ? FRAME_PAGES_EARLY : 0 };
+	struct page_frame *buffers = &source->frames[kind][channel->index];
+	uint8_t *head = buffers->head;
 	struct iovec iov[CHANNEL_IOV_MAX];
 	unsigned int iov_count = 1, full = 0;
 	enum pick_kind first = PICK_BULK;
@@ -352,7 +247,7 @@ static bool send_pages(struct source *source, enum channel_kind kind)
 	while (frame.count < PAGES_MAX && next_pick(source, kind, &pick)) {
 		struct source_region *region = &source->regions[pick.region];
 		struct page_entry entry = { .offset = pick.page * PAGE_BYTES };
-		const uint8_t *page = region->memory + entry.offset;
+		const uint8_t *page = NULL;
 
 		if (!frame.count) {
 			frame.region = pick.region;
@@ -360,8 +255,16 @@ static bool send_pages(struct source *source, enum channel_kind kind)
 		} else if (pick.region != frame.region || !fits(source, first, pick.kind, full)) {
 			break;
 		}
-		entry.zero = in_hole(region, kind, entry.offset) || is_zero(page);
-		source->progress.zero_pages += entry.zero;
+		entry.zero = in_hole(region, kind, entry.offset);
+		if (!entry.zero) {
+			page = early ? copy_page(source, pick.region, entry.offset,
+						 buffers->copies + full * PAGE_BYTES) :
+				       region->memory + entry.offset;
+			if (!page)
+				return false;
+			entry.zero = is_zero(page);
+		}
+		source->side.progress.zero_pages += entry.zero;
 		if (!entry.zero) {
 			const uint8_t *contents = page;
 
@@ -373,8 +276,8 @@ static bool send_pages(struct source *source, enum channel_kind kind)
 		}
 		frame.length += PAGES_ENTRY + page_entry_contents(&entry);
 		if (entry.compressed)
-			frame.flags = FRAME_PAGES_COMPRESSED;
-		if (source->features & FEATURE_CHECKSUM)
+			frame.flags |= FRAME_PAGES_COMPRESSED;
+		if (source->side.features & FEATURE_CHECKSUM)
 			entry.checksum = page_checksum(entry.zero ? NULL : page, pick.region,
 						       entry.offset);
 		page_entry_encode(head + FRAME_HEADER + frame.count * PAGES_ENTRY, &entry);
@@ -387,90 +290,294 @@ static bool send_pages(struct source *source, enum channel_kind kind)
 	frame_encode(head, &frame);
 	iov[0] = (struct iovec){ head, FRAME_HEADER + frame.count * PAGES_ENTRY };
 	if (kind == CHANNEL_BULK)
-		pacer_sent(&source->pacer, FRAME_HEADER + frame.length, now_ns());
-	return sent(source, kind, channel_send_pages(source->channels[kind], iov, iov_count));
+		pacer_sent(bulk_pacer(source), FRAME_HEADER + frame.length, now_ns());
+	return side_sent(&source->side, channel, channel_send_pages(channel, iov, iov_count));
+}
+
+static bool is_connected(const struct source *source)
+{
+	enum session_state state = source->side.session.state;
+
+	return !source->side.done && side_is_joined(&source->side) &&
+	       state >= SESSION_ADVISE && state <= SESSION_RUNNING;
 }
 
 static bool may_send_pages(const struct source *source)
 {
-	enum session_state state = source->session.state;
+	return source->stopped && is_connected(source);
+}
 
-	return !source->done && source->stopped && source->connected[CHANNEL_URGENT] &&
-	       source->connected[CHANNEL_BULK] && state >= SESSION_ADVISE &&
-	       state <= SESSION_RUNNING;
+/* Of those of @kind that are done with what they had the first; NULL if none is. */
+static struct channel *idle_channel(const struct source *source, enum channel_kind kind)
+{
+	struct channel *channel;
+
+	side_for_each(&source->side, kind, channel) {
+		if (!channel_busy(channel))
+			return channel;
+	}
+	return NULL;
 }
 
 /* Until it has no more or takes no more. */
 static void send_urgent(struct source *source)
 {
-	while (may_send_pages(source) && !channel_busy(source->channels[CHANNEL_URGENT]) &&
-	       send_pages(source, CHANNEL_URGENT))
+	struct channel *channel;
+
+	while (may_send_pages(source) && (channel = idle_channel(source, CHANNEL_URGENT)) &&
+	       send_pages(source, channel))
 		;
 }
 
 /* Nanoseconds until the limit lets bulk send again. */
 static uint64_t bulk_waits(const struct source *source)
 {
-	return pacer_wait(&source->pacer, now_ns());
+	return pacer_wait(is_early(source) ? &source->early_pacer : &source->pacer, now_ns());
 }
 
 static bool may_send_bulk(const struct source *source)
 {
-	/* Before GO the hosts are busy with the state of the devices. */
-	return may_send_pages(source) && source->session.state == SESSION_RUNNING &&
-	       !channel_busy(source->channels[CHANNEL_URGENT]) &&
-	       !channel_busy(source->channels[CHANNEL_BULK]) && !bulk_waits(source);
+	/* What goes before it was collected once would be collected as dirty. */
+	bool early = is_early(source) &&
+		     !(source->precopy.round == 1 && source->precopy.step == PRECOPY_COLLECT);
+
+	/* Between stop and GO the hosts are busy with the state of the devices. */
+	return is_connected(source) &&
+	       (early || source->side.session.state == SESSION_RUNNING) &&
+	       idle_channel(source, CHANNEL_URGENT) && idle_channel(source, CHANNEL_BULK) &&
+	       !bulk_waits(source);
 }
 
 /* One frame, if urgent is idle. */
 static void send_bulk(struct source *source)
 {
+	struct channel *channel;
+
 	if (!may_send_bulk(source))
 		return;
-	if (!send_pages(source, CHANNEL_BULK) && may_send_pages(source) &&
+	channel = idle_channel(source, CHANNEL_BULK);
+	if (!send_pages(source, channel) && may_send_pages(source) &&
 	    scheduler_all_sent(&source->scheduler) && !source->all_sent) {
 		source->all_sent = true;
-		sent(source, CHANNEL_BULK,
-		     channel_say(source->channels[CHANNEL_BULK], FRAME_ALL_SENT, 0));
+		side_sent(&source->side, channel, channel_say(channel, FRAME_ALL_SENT, 0));
 	}
 }
 
-static bool bulk_is_due(struct source *source)
+static bool has_more(void *owner, const struct channel *channel)
 {
+	struct source *source = owner;
 	struct pick pick;
 
-	return may_send_bulk(source) &&
-	       (scheduler_bulk(&source->scheduler, &pick) ||
-		(scheduler_all_sent(&source->scheduler) && !source->all_sent));
+	return channel->kind == CHANNEL_BULK && may_send_bulk(source) &&
+	       (next_pick(source, CHANNEL_BULK, &pick) ||
+		(source->stopped && scheduler_all_sent(&source->scheduler) && !source->all_sent));
 }
 
-/* What each connection is watched for follows from what it could do now. */
-static void set_wants(struct source *source)
+/* Pre-copy: see precopy.h. */
+
+static void begin_precopy(struct source *source)
 {
-	bool room = false;
+	const struct options *options = source->side.options;
+	char error[CODEC_ERROR_MAX];
 
-	for (int i = 0; i < 3; i++) {
-		struct channel *channel = source->channels[i];
-		uint32_t events = EPOLLIN;
-
-		if (!channel)
-			continue;
-		if (!source->connected[i])
-			events = EPOLLOUT;
-		else if (channel_busy(channel))
-			events |= EPOLLOUT;
-		if (i == CHANNEL_URGENT && scheduler_room(&source->scheduler) < REQUEST_MAX)
-			events &= ~(uint32_t)EPOLLIN;
-		if (i == CHANNEL_BULK && source->connected[i] && bulk_is_due(source))
-			events |= EPOLLOUT;
-		loop_want(&source->loop, &channel->watch, events);
+	for (unsigned int i = 0; i < CHANNELS_MAX; i++) {
+		source->frames[CHANNEL_BULK][i].copies = malloc((size_t)BULK_BATCH * PAGE_BYTES);
+		if (!source->frames[CHANNEL_BULK][i].copies) {
+			side_fail(&source->side, "no memory for copies of pages");
+			return;
+		}
 	}
-	if (source->channels[CHANNEL_CONTROL])
-		room = channel_queued(source->channels[CHANNEL_CONTROL]) + FRAME_HEADER +
-		       STATE_MAX <= CHANNEL_OUT_MAX / 2;
-	if (source->state.fd >= 0)
-		loop_want(&source->loop, &source->state,
-			  source->session.state == SESSION_ADVISE && room ? EPOLLIN : 0);
+	if (tracker_start(&source->tracker, options->regions, options->region_fds,
+			  options->nr_regions, error)) {
+		side_fail(&source->side, "%s", error);
+		return;
+	}
+	source->tracking = true;
+	precopy_begin(&source->precopy, now_ns());
+}
+
+static void end_precopy(struct source *source)
+{
+	if (source->tracking)
+		tracker_stop(&source->tracker);
+	source->tracking = source->closing = false;
+	for (unsigned int i = 0; i < CHANNELS_MAX; i++) {
+		free(source->frames[CHANNEL_BULK][i].copies);
+		source->frames[CHANNEL_BULK][i].copies = NULL;
+	}
+}
+
+/* @range: as of tracker_step(). Return: whether it worked. */
+static bool collect(struct source *source, uint32_t *region, struct page_range *range)
+{
+	int err = tracker_step(&source->tracker, &source->scheduler, region, range);
+
+	/* A hole that was seen before may be one no more, and is dirty then, as of now. */
+	for (uint32_t i = 0; i < source->side.options->nr_regions; i++)
+		source->regions[i].extents[CHANNEL_BULK] = (struct extent){ 0 };
+	if (err)
+		side_fail(&source->side, "cannot tell which pages the guest has written to: %s",
+			  strerror(-err));
+	return !err;
+}
+
+static uint64_t unsent_pages(const struct source *source)
+{
+	return source->scheduler.pages_total - source->scheduler.pages_sent;
+}
+
+static void collect_for_round(struct source *source)
+{
+	struct precopy *precopy = &source->precopy;
+	uint64_t dirty;
+
+	if (!collect(source, NULL, NULL) || !tracker_is_done(&source->tracker))
+		return;
+	dirty = unsent_pages(source);
+	if (precopy_collected(precopy, dirty, source->side.progress.bytes[CHANNEL_BULK], now_ns()))
+		launcher_send(&source->side.launcher,
+			      json_pack("{s:s,s:I,s:I}", "event", "converged",
+					"remaining_bytes", (json_int_t)(dirty * PAGE_BYTES),
+					"expected_downtime_ms",
+					(json_int_t)precopy_expected_ms(precopy, dirty)));
+}
+
+static bool bulk_is_idle(const struct source *source)
+{
+	struct channel *channel;
+
+	side_for_each(&source->side, CHANNEL_BULK, channel) {
+		if (channel_busy(channel))
+			return false;
+	}
+	return true;
+}
+
+static void say_sync(struct source *source, uint16_t flags)
+{
+	struct frame frame = {
+		.type = FRAME_SYNC,
+		.flags = flags,
+		.count = source->side.nr[CHANNEL_BULK],
+	};
+	struct channel *channel;
+
+	side_for_each(&source->side, CHANNEL_BULK, channel) {
+		if (!side_sent(&source->side, channel, channel_send(channel, &frame, NULL)))
+			return;
+	}
+}
+
+static void end_round(struct source *source)
+{
+	say_sync(source, 0);
+	precopy_sent(&source->precopy, source->side.progress.bytes[CHANNEL_BULK], now_ns());
+}
+
+static void end_state(struct source *source)
+{
+	char error[CODEC_ERROR_MAX];
+
+	if (side_say(&source->side, FRAME_STATE_END, 0) &&
+	    !session_event(&source->side.session, EVENT_STATE_END, error))
+		launcher_state(&source->side.launcher, "listen");
+}
+
+/* What of a piece of a region is not at the destination as it is now. */
+static void discard(struct source *source, uint32_t region, struct page_range piece)
+{
+	struct channel *control = side_control(&source->side);
+	struct frame frame = { .type = FRAME_DISCARD, .region = region };
+	struct page_range ranges[DISCARD_MAX];
+	uint8_t payload[DISCARD_MAX * DISCARD_RANGE];
+
+	while (piece.first < piece.end) {
+		for (frame.count = 0; frame.count < DISCARD_MAX; frame.count++) {
+			struct page_range *range = &ranges[frame.count];
+
+			*range = piece;
+			if (!scheduler_unsent(&source->scheduler, region, range))
+				break;
+			piece.first = range->end;
+		}
+		if (!frame.count)
+			return;
+		frame.length = (uint32_t)discard_encode(payload, ranges, frame.count);
+		if (!side_sent(&source->side, control, channel_send(control, &frame, payload)))
+			return;
+	}
+}
+
+static bool control_has_room(const struct source *source)
+{
+	const struct channel *control = side_control(&source->side);
+
+	return control && channel_queued(control) + FRAME_HEADER + STATE_MAX <=
+			  CHANNEL_OUT_MAX / 2;
+}
+
+/* The guest has stopped and its devices have said all: what was written last? */
+static void close_precopy(struct source *source)
+{
+	struct page_range piece;
+	uint32_t region;
+
+	if (!tracker_is_done(&source->tracker)) {
+		if (control_has_room(source) && collect(source, &region, &piece))
+			discard(source, region, piece);
+		return;
+	}
+	if (!bulk_is_idle(source))
+		return;
+	end_precopy(source);
+	say_sync(source, FRAME_SYNC_LAST);
+	if (!source->side.done && side_control(&source->side) &&
+	    side_say(&source->side, FRAME_PUBLISH, 0))
+		end_state(source);
+}
+
+static void precopy_turn(struct source *source)
+{
+	struct precopy *precopy = &source->precopy;
+
+	if (!source->tracking || !is_connected(source))
+		return;
+	if (source->closing) {
+		close_precopy(source);
+	} else if (source->stopped) {
+		return;		/* the devices may still write */
+	} else if (precopy->step == PRECOPY_COLLECT) {
+		collect_for_round(source);
+	} else if (precopy->step == PRECOPY_SEND) {
+		if (scheduler_all_sent(&source->scheduler) && bulk_is_idle(source))
+			end_round(source);
+	} else if (!precopy_wait(precopy, now_ns())) {
+		tracker_rewind(&source->tracker);
+		precopy_begin(precopy, now_ns());
+	}
+}
+
+/* How long precopy_turn() has nothing to do; what it waits for else wakes the loop. */
+static uint64_t precopy_waits(const struct source *source)
+{
+	const struct precopy *precopy = &source->precopy;
+
+	if (!source->tracking || !is_connected(source))
+		return UINT64_MAX;
+	if (source->closing)
+		return !tracker_is_done(&source->tracker) && control_has_room(source) ? 0 :
+			UINT64_MAX;
+	if (source->stopped || precopy->step == PRECOPY_SEND)
+		return UINT64_MAX;
+	return precopy->step == PRECOPY_COLLECT ? 0 : precopy_wait(precopy, now_ns());
+}
+
+static void set_wants(void *owner)
+{
+	struct source *source = owner;
+	bool room = source->side.session.state == SESSION_ADVISE && control_has_room(source);
+
+	loop_want(&source->side.loop, &source->side.state, room ? EPOLLIN : 0);
 }
 
 /* Device state. */
@@ -479,72 +586,98 @@ static void state_ready(void *owner, uint32_t events)
 {
 	struct source *source = owner;
 	struct frame frame = { .type = FRAME_STATE };
+	struct channel *control;
 	uint8_t buffer[STATE_MAX];
-	char error[CODEC_ERROR_MAX];
 	ssize_t n;
 
 	(void)events;
-	if (source->session.state != SESSION_ADVISE)
+	if (source->side.session.state != SESSION_ADVISE)
 		return;
-	n = read(source->state.fd, buffer, sizeof(buffer));
+	n = read(source->side.state.fd, buffer, sizeof(buffer));
 	if (n < 0) {
 		if (errno != EAGAIN && errno != EINTR)
-			fail(source, "cannot read the device state: %s", strerror(errno));
+			side_fail(&source->side, "cannot read the device state: %s", strerror(errno));
 		return;
 	}
 	if (n > 0) {
 		frame.length = (uint32_t)n;
-		sent(source, CHANNEL_CONTROL,
-		     channel_send(source->channels[CHANNEL_CONTROL], &frame, buffer));
+		control = side_control(&source->side);
+		side_sent(&source->side, control, channel_send(control, &frame, buffer));
 		return;
 	}
-	loop_remove(&source->loop, &source->state);
-	close(source->state.fd);
-	source->state.fd = -1;
-	if (say(source, FRAME_STATE_END, 0) &&
-	    !session_event(&source->session, EVENT_STATE_END, error))
-		launcher_state(&source->launcher, "listen");
+	side_close_state(&source->side);
+	if (source->tracking) {
+		source->closing = true;
+		tracker_rewind(&source->tracker);
+	} else {
+		end_state(source);
+	}
 }
 
 /* What comes. */
 
-static void progress_now(struct source *source)
+static void count(void *owner)
 {
-	source->progress.pages_done = source->scheduler.pages_sent;
-	source->progress.duplicates = source->scheduler.duplicates;
-	launcher_send(&source->launcher,
-		      progress_event(&source->progress, session_state_name(source->session.state),
-				     "pages_sent", now_ns()));
+	struct source *source = owner;
+
+	source->side.progress.pages_done = source->scheduler.pages_sent;
+	source->side.progress.prefault_pages = source->scheduler.prefault_pages;
+	source->side.progress.prefault_hits = source->scheduler.prefault_hits;
+	source->side.progress.duplicates = source->scheduler.duplicates;
+	source->side.progress.round = source->precopy.round;
+	source->side.progress.early = is_early(source);
+	source->side.progress.dirty_pages = unsent_pages(source);
+	source->side.progress.expected_downtime_ms =
+		(int64_t)precopy_expected_ms(&source->precopy, unsent_pages(source));
+	if (is_early(source))
+		source->side.progress.precopy_bytes = source->side.progress.bytes[CHANNEL_BULK];
 }
 
-static struct channel *open_channel(struct source *source, enum channel_kind kind);
+static struct channel *open_channel(struct source *source, enum channel_kind kind,
+				    unsigned int index);
+
+static void open_page_channels(struct source *source)
+{
+	for (int kind = CHANNEL_URGENT; kind < SIDE_KINDS; kind++) {
+		for (unsigned int i = 0; i < source->side.nr[kind]; i++) {
+			if (!open_channel(source, (enum channel_kind)kind, i))
+				return;
+		}
+	}
+}
 
 static void take_hello_ack(struct source *source, struct channel *channel)
 {
 	char error[CODEC_ERROR_MAX];
 	struct hello_ack ack;
 
-	if (hello_ack_decode(&ack, channel->payload, source->features, error)) {
-		lost(source, "%s: %s", source->options->uri_text, error);
+	if (hello_ack_decode(&ack, channel->payload, source->side.features, error)) {
+		side_lost(&source->side, "%s: %s", source->side.name, error);
 		return;
 	}
-	if (source->features & ~ack.features & FEATURE_ZSTD)
+	if (source->side.features & ~ack.features & FEATURE_ZSTD)
 		log_warning("%s takes no compressed pages: sending them as they are",
-			    source->options->uri_text);
-	source->features = ack.features;
+			    source->side.options->uri_text);
+	if (source->side.features & ~ack.features & FEATURE_PRECOPY) {
+		side_fail(&source->side, "%s takes no pages of a guest that still runs, wanted one that does: use migrate -p",
+			  source->side.name);
+		return;
+	}
+	source->side.features = ack.features;
 	source->deadline_ns = 0;
-	open_channel(source, CHANNEL_URGENT);
-	if (!source->done && source->session.state == SESSION_PREPARE)
-		open_channel(source, CHANNEL_BULK);
+	open_page_channels(source);
 }
 
 static void take_prepared(struct source *source)
 {
 	source->deadline_ns = 0;
 	source->retry_delay_ns = RETRY_FIRST_NS;
-	launcher_state(&source->launcher, session_state_name(source->session.state));
-	if (!source->progress.started_ns)
-		progress_start(&source->progress, now_ns());
+	launcher_state(&source->side.launcher, session_state_name(source->side.session.state));
+	if (!source->side.progress.started_ns)
+		progress_start(&source->side.progress, now_ns());
+	if (source->side.session.state == SESSION_ADVISE &&
+	    source->side.features & FEATURE_PRECOPY)
+		begin_precopy(source);
 }
 
 static void take_request(struct source *source, struct channel *channel)
@@ -553,17 +686,17 @@ static void take_request(struct source *source, struct channel *channel)
 	uint64_t pages[REQUEST_MAX];
 	char error[CODEC_ERROR_MAX];
 
-	if (frame->region >= source->options->nr_regions) {
-		lost(source, "%s asks for region %u, wanted 0 to %u", source->options->uri_text,
-		     frame->region, source->options->nr_regions - 1);
+	if (frame->region >= source->side.options->nr_regions) {
+		side_lost(&source->side, "%s asks for region %u, wanted 0 to %u",
+			  source->side.name, frame->region, source->side.options->nr_regions - 1);
 		return;
 	}
 	if (request_decode(pages, frame, channel->payload,
 			   source->regions[frame->region].length / PAGE_BYTES, error)) {
-		lost(source, "%s: %s", source->options->uri_text, error);
+		side_lost(&source->side, "%s: %s", source->side.name, error);
 		return;
 	}
-	source->progress.requests += frame->count;
+	source->side.progress.requests += frame->count;
 	/* There is room: set_wants() and urgent_ready() see to it. */
 	scheduler_request(&source->scheduler, frame->region, pages, frame->count,
 			  frame->flags & FRAME_REQUEST_AGAIN);
@@ -576,14 +709,14 @@ static void take_bitmap(struct source *source, struct channel *channel)
 	uint64_t words[BITMAP_WORDS_MAX], first;
 	char error[CODEC_ERROR_MAX];
 
-	if (frame->region >= source->options->nr_regions) {
-		lost(source, "%s tells of region %u, wanted 0 to %u", source->options->uri_text,
-		     frame->region, source->options->nr_regions - 1);
+	if (frame->region >= source->side.options->nr_regions) {
+		side_lost(&source->side, "%s tells of region %u, wanted 0 to %u",
+			  source->side.name, frame->region, source->side.options->nr_regions - 1);
 		return;
 	}
 	if (bitmap_decode(&first, words, frame, channel->payload,
 			  source->regions[frame->region].length / PAGE_BYTES, error)) {
-		lost(source, "%s: %s", source->options->uri_text, error);
+		side_lost(&source->side, "%s: %s", source->side.name, error);
 		return;
 	}
 	scheduler_present(&source->scheduler, frame->region, first, words, frame->count);
@@ -591,37 +724,30 @@ static void take_bitmap(struct source *source, struct channel *channel)
 
 static void take_end(struct source *source)
 {
-	channel_say(source->channels[CHANNEL_CONTROL], FRAME_END, 0);
-	progress_now(source);
-	launcher_state(&source->launcher, "end");
-	finish(source, 0);
+	channel_say(side_control(&source->side), FRAME_END, 0);
+	side_progress(&source->side);
+	launcher_state(&source->side.launcher, "end");
+	side_finish(&source->side, 0);
 }
 
-static void take_frame(struct source *source, struct channel *channel)
+static void take(void *owner, struct channel *channel)
 {
-	char error[CODEC_ERROR_MAX], text[TEXT_MAX + 1];
+	struct source *source = owner;
+	char text[TEXT_MAX + 1];
 
-	if (session_frame(&source->session, channel->kind, &channel->frame, error)) {
-		lost(source, "%s: %s", source->options->uri_text, error);
-		return;
-	}
 	switch (channel->frame.type) {
 	case FRAME_HELLO_ACK:
 		take_hello_ack(source, channel);
 		break;
 	case FRAME_REFUSE:
 		text_decode(text, channel->payload, channel->frame.length);
-		lost(source, "%s refuses: %s", source->options->uri_text, text);
-		break;
-	case FRAME_ERROR:
-		text_decode(text, channel->payload, channel->frame.length);
-		lost(source, "%s failed: %s", source->options->uri_text, text);
+		side_lost(&source->side, "%s refuses: %s", source->side.name, text);
 		break;
 	case FRAME_PREPARED:
 		take_prepared(source);
 		break;
 	case FRAME_READY:
-		launcher_send(&source->launcher, json_pack("{s:s}", "event", "ready"));
+		launcher_send(&source->side.launcher, json_pack("{s:s}", "event", "ready"));
 		break;
 	case FRAME_REQUEST:
 		take_request(source, channel);
@@ -635,28 +761,9 @@ static void take_frame(struct source *source, struct channel *channel)
 	}
 }
 
-static int admit(struct source *source, enum channel_kind kind, const struct frame *frame,
-		 char *error)
-{
-	return session_admits(&source->session, kind, frame, error);
-}
-
-static int control_admit(void *owner, const struct frame *frame, char *error)
-{
-	return admit(owner, CHANNEL_CONTROL, frame, error);
-}
-
-static int urgent_admit(void *owner, const struct frame *frame, char *error)
-{
-	return admit(owner, CHANNEL_URGENT, frame, error);
-}
-
-static int bulk_admit(void *owner, const struct frame *frame, char *error)
-{
-	return admit(owner, CHANNEL_BULK, frame, error);
-}
-
 /* Connecting. */
+
+static void connect_control(struct source *source);
 
 static void __attribute__((format(printf, 2, 3)))
 try_next_address(struct source *source, const char *format, ...)
@@ -670,35 +777,35 @@ try_next_address(struct source *source, const char *format, ...)
 
 	if (source->address + 1 < source->nr_addresses) {
 		log_debug("%s", text);
-		close_channels(source);
+		side_close_channels(&source->side);
 		source->address++;
 		connect_control(source);
 		return;
 	}
 	source->address = 0;
-	lost(source, "%s", text);
+	side_lost(&source->side, "%s", text);
 }
 
 static void send_hello(struct source *source)
 {
-	const struct options *options = source->options;
+	const struct options *options = source->side.options;
+	struct channel *control = side_control(&source->side);
 	struct hello *hello = calloc(1, sizeof(*hello));
 	uint8_t *payload = malloc(HELLO_BYTES_MAX);
 	struct frame frame = { .type = FRAME_HELLO, .count = options->nr_regions };
 
 	if (!hello || !payload) {
-		fail(source, "out of memory");
+		side_fail(&source->side, "out of memory");
 	} else {
 		hello->version = PROTOCOL_VERSION;
 		hello->min_version = PROTOCOL_MIN_VERSION;
-		hello->features = source->features;
+		hello->features = source->side.features;
 		hello->page_size = PAGE_BYTES;
-		memcpy(hello->session, source->session_id, SESSION_SIZE);
+		memcpy(hello->session, source->side.session_id, SESSION_SIZE);
 		hello->nr_regions = options->nr_regions;
 		memcpy(hello->regions, options->regions, sizeof(hello->regions));
 		frame.length = (uint32_t)hello_encode(payload, hello);
-		sent(source, CHANNEL_CONTROL,
-		     channel_send(source->channels[CHANNEL_CONTROL], &frame, payload));
+		side_sent(&source->side, control, channel_send(control, &frame, payload));
 	}
 	free(payload);
 	free(hello);
@@ -706,6 +813,7 @@ static void send_hello(struct source *source)
 
 static void send_resume(struct source *source)
 {
+	struct channel *control = side_control(&source->side);
 	struct frame frame = {
 		.type = FRAME_RESUME,
 		.flags = source->run ? FRAME_GO_RUN : 0,
@@ -714,194 +822,155 @@ static void send_resume(struct source *source)
 	struct resume resume = { .version = PROTOCOL_VERSION };
 	uint8_t payload[RESUME_BYTES];
 
-	memcpy(resume.session, source->session_id, SESSION_SIZE);
+	memcpy(resume.session, source->side.session_id, SESSION_SIZE);
 	resume_encode(payload, &resume);
 	scheduler_restart(&source->scheduler);
 	source->all_sent = false;
-	if (!sent(source, CHANNEL_CONTROL,
-		  channel_send(source->channels[CHANNEL_CONTROL], &frame, payload)))
-		return;
-	open_channel(source, CHANNEL_URGENT);
-	if (source->session.state == SESSION_RESUME)
-		open_channel(source, CHANNEL_BULK);
+	if (!side_sent(&source->side, control, channel_send(control, &frame, payload)))
+		       return;
+	open_page_channels(source);
 }
 
-static void send_join(struct source *source, enum channel_kind kind)
+static void send_join(struct source *source, struct channel *channel)
 {
 	struct frame frame = { .type = FRAME_JOIN, .length = JOIN_BYTES };
-	struct join join = { .kind = kind };
+	struct join join = { .kind = channel->kind, .index = channel->index };
 	uint8_t payload[JOIN_BYTES];
 
-	memcpy(join.session, source->session_id, SESSION_SIZE);
+	memcpy(join.session, source->side.session_id, SESSION_SIZE);
 	join_encode(payload, &join);
-	sent(source, kind, channel_send(source->channels[kind], &frame, payload));
+	side_sent(&source->side, channel, channel_send(channel, &frame, payload));
 }
 
-static void channel_connected(struct source *source, enum channel_kind kind)
+/* @err: why; @text: where to */
+static void cannot_connect(struct source *source, enum channel_kind kind, const char *text,
+			   int err)
 {
-	char error[CODEC_ERROR_MAX], text[SOCKET_TEXT_MAX];
-	int err = socket_connected(source->channels[kind]->watch.fd);
+	const char *uri = source->side.name;
+
+	if (kind == CHANNEL_CONTROL)
+		try_next_address(source, "cannot connect to %s (%s): %s", uri, text, strerror(-err));
+	else
+		side_lost(&source->side, "cannot connect the %s channel to %s (%s): %s",
+			  channel_name(kind), uri, text, strerror(-err));
+}
+
+static void connected(void *owner, struct channel *channel)
+{
+	struct source *source = owner;
+	int err = socket_connected(channel->watch.fd);
+	char error[CODEC_ERROR_MAX];
 
 	if (err) {
-		socket_text(text, &source->addresses[source->address]);
-		if (kind == CHANNEL_CONTROL)
-			try_next_address(source, "cannot connect to %s (%s): %s",
-					 source->options->uri_text, text, strerror(-err));
-		else
-			lost(source, "cannot connect the %s channel to %s (%s): %s",
-			     channel_name(kind), source->options->uri_text, text,
-			     strerror(-err));
+		cannot_connect(source, channel->kind, channel->peer, err);
 		return;
 	}
-	source->connected[kind] = true;
-	if (kind != CHANNEL_CONTROL) {
-		send_join(source, kind);
+	channel->connecting = false;
+	if (channel->kind != CHANNEL_CONTROL) {
+		send_join(source, channel);
 		return;
 	}
-	if (session_event(&source->session, EVENT_CONNECTED, error))
-		lost(source, "%s", error);
-	else if (source->session.state == SESSION_RESUME)
+	if (session_event(&source->side.session, EVENT_CONNECTED, error))
+		side_lost(&source->side, "%s", error);
+	else if (source->side.session.state == SESSION_RESUME)
 		send_resume(source);
 	else
 		send_hello(source);
 }
 
-/* Nothing came because of the stream: that has its own reason. */
-static bool stream_failed(const struct source *source, const struct channel *channel)
+static bool may_receive(const void *owner, const struct channel *channel)
 {
-	return source->stream && stream_broken(source->stream) && !channel->magic_seen;
-}
+	const struct source *source = owner;
 
-static bool may_receive(const struct source *source, enum channel_kind kind)
-{
-	return !source->done && source->channels[kind] &&
-	       (kind != CHANNEL_URGENT || scheduler_room(&source->scheduler) >= REQUEST_MAX);
-}
-
-static void receive(struct source *source, enum channel_kind kind)
-{
-	while (may_receive(source, kind)) {
-		struct channel *channel = source->channels[kind];
-		char error[CODEC_ERROR_MAX];
-		int err = channel_receive(channel, error);
-
-		if (err == -EAGAIN)
-			return;
-		if (err == 1)
-			take_frame(source, channel);
-		else if (err == -EPROTO && !stream_failed(source, channel))
-			lost(source, "%s: %s", source->options->uri_text, error);
-		else
-			channel_ended(source, kind, error);
-	}
-}
-
-static void channel_ready(struct source *source, enum channel_kind kind, uint32_t events)
-{
-	int err;
-
-	if (!source->connected[kind]) {
-		channel_connected(source, kind);
-		return;
-	}
-	if (events & EPOLLOUT) {
-		err = channel_flush(source->channels[kind]);
-		if (err != -EAGAIN && !sent(source, kind, err))
-			return;
-	}
-	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-		receive(source, kind);
-}
-
-static void control_ready(void *owner, uint32_t events)
-{
-	channel_ready(owner, CHANNEL_CONTROL, events);
-}
-
-static void urgent_ready(void *owner, uint32_t events)
-{
-	channel_ready(owner, CHANNEL_URGENT, events);
-}
-
-static void bulk_ready(void *owner, uint32_t events)
-{
-	channel_ready(owner, CHANNEL_BULK, events);
+	return channel->kind != CHANNEL_URGENT ||
+	       scheduler_room(&source->scheduler) >= REQUEST_MAX;
 }
 
 /* @text: where to, for messages */
 static int begin_to_connect(struct source *source, enum channel_kind kind, int *fd,
 			    char text[SOCKET_TEXT_MAX])
 {
-	if (source->stream) {
-		snprintf(text, SOCKET_TEXT_MAX, "%.100s", source->options->uri_text);
-		return stream_connect(source->stream, kind, fd);
+	if (source->side.stream) {
+		snprintf(text, SOCKET_TEXT_MAX, "%.100s", source->side.options->uri_text);
+		return stream_connect(source->side.stream, kind, fd);
 	}
 	socket_text(text, &source->addresses[source->address]);
 	return socket_connect(&source->addresses[source->address], fd);
 }
 
 /* Begins to connect; NULL if that failed, and then the failure was dealt with. */
-static struct channel *open_channel(struct source *source, enum channel_kind kind)
+static struct channel *open_channel(struct source *source, enum channel_kind kind,
+				    unsigned int index)
 {
-	static const struct {
-		enum loop_priority priority;
-		void (*ready)(void *owner, uint32_t events);
-		channel_admit admit;
-	} kinds[] = {
-		[CHANNEL_CONTROL] = { PRIORITY_CONTROL, control_ready, control_admit },
-		[CHANNEL_URGENT] = { PRIORITY_URGENT, urgent_ready, urgent_admit },
-		[CHANNEL_BULK] = { PRIORITY_BULK, bulk_ready, bulk_admit },
-	};
-	struct watch watch = {
-		.priority = kinds[kind].priority,
-		.ready = kinds[kind].ready,
-		.owner = source,
-	};
+	static const struct watch nothing;
+	struct side *side = &source->side;
+	struct channel *channel;
 	char text[SOCKET_TEXT_MAX];
 	int fd, err;
 
 	err = begin_to_connect(source, kind, &fd, text);
 	if (err) {
-		if (kind == CHANNEL_CONTROL)
-			try_next_address(source, "cannot connect to %s (%s): %s",
-					 source->options->uri_text, text, strerror(-err));
-		else
-			lost(source, "cannot connect the %s channel to %s (%s): %s",
-			     channel_name(kind), source->options->uri_text, text,
-			     strerror(-err));
+		cannot_connect(source, kind, text, err);
 		return NULL;
 	}
 	if (kind == CHANNEL_BULK)
 		socket_limit_unsent(fd, BULK_UNSENT);
-	source->channels[kind] = channel_new(fd, text, &source->progress.bytes[kind], &watch,
-					     kinds[kind].admit);
-	if (!source->channels[kind]) {
-		lost(source, "out of memory");
+	channel = channel_new(fd, text, NULL, &nothing, NULL);
+	if (!channel) {
+		side_lost(side, "out of memory");
 		return NULL;
 	}
-	source->channels[kind]->kind = kind;
-	source->connected[kind] = false;
-	return source->channels[kind];
+	channel->connecting = true;
+	side_add(side, channel, kind, index, 0);
+	return channel;
 }
 
 static void connect_control(struct source *source)
 {
 	source->retry_ns = 0;
-	source->deadline_ns = now_ns() + source->options->connect_timeout * NSEC_PER_SEC;
-	open_channel(source, CHANNEL_CONTROL);
+	source->deadline_ns = now_ns() + source->side.options->connect_timeout * NSEC_PER_SEC;
+	open_channel(source, CHANNEL_CONTROL, 0);
 }
 
 /* What the launcher says. */
 
+static void set_bulk_bandwidth(struct source *source, uint64_t value)
+{
+	pacer_set(&source->pacer, value, now_ns());
+}
+
+static void set_precopy_bandwidth(struct source *source, uint64_t value)
+{
+	pacer_set(&source->early_pacer, value, now_ns());
+}
+
+static void set_downtime_limit(struct source *source, uint64_t value)
+{
+	source->precopy.limit_ms = value;
+}
+
 static void set(struct source *source, json_t *object)
 {
-	json_t *limit = json_object_get(object, "max_bulk_bandwidth");
+	static const struct {
+		const char *key;
+		void (*set)(struct source *source, uint64_t value);
+	} settings[] = {
+		{ "max_bulk_bandwidth", set_bulk_bandwidth },
+		{ "max_precopy_bandwidth", set_precopy_bandwidth },
+		{ "downtime_limit_ms", set_downtime_limit },
+	};
 
-	if (!json_is_integer(limit) || json_integer_value(limit) < 0) {
-		log_warning("command set: wanted \"max_bulk_bandwidth\", bytes a second from 0 on");
-		return;
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+		json_t *value = json_object_get(object, settings[i].key);
+
+		if (!value)
+			continue;
+		if (json_is_integer(value) && json_integer_value(value) >= 0)
+			settings[i].set(source, (uint64_t)json_integer_value(value));
+		else
+			log_warning("command set: \"%s\" is no number, wanted one from 0 on",
+				    settings[i].key);
 	}
-	pacer_set(&source->pacer, (uint64_t)json_integer_value(limit), now_ns());
 }
 
 static void command(void *owner, const char *name, json_t *object)
@@ -909,10 +978,8 @@ static void command(void *owner, const char *name, json_t *object)
 	struct source *source = owner;
 	char error[CODEC_ERROR_MAX];
 
-	if (source->done)
-		return;
 	if (!strcmp(name, "stopped")) {
-		if (session_event(&source->session, EVENT_STOPPED, error)) {
+		if (session_event(&source->side.session, EVENT_STOPPED, error)) {
 			log_warning("%s", error);
 			return;
 		}
@@ -924,45 +991,55 @@ static void command(void *owner, const char *name, json_t *object)
 			log_warning("command go: wanted a boolean \"run\", after command stopped");
 			return;
 		}
-		if (session_event(&source->session, EVENT_GO, error)) {
+		if (session_event(&source->side.session, EVENT_GO, error)) {
 			log_warning("%s", error);
 			return;
 		}
 		source->run = json_is_true(run);
-		progress_now(source);	/* before anyone asks how it goes */
-		launcher_state(&source->launcher, "running");
-		say(source, FRAME_GO, source->run ? FRAME_GO_RUN : 0);
+		side_progress(&source->side);	/* before anyone asks how it goes */
+		launcher_state(&source->side.launcher, "running");
+		side_say(&source->side, FRAME_GO, source->run ? FRAME_GO_RUN : 0);
 	} else if (!strcmp(name, "set")) {
 		set(source, object);
 	} else if (!strcmp(name, "cancel")) {
-		if (session_event(&source->session, EVENT_CANCEL, error)) {
+		if (session_event(&source->side.session, EVENT_CANCEL, error)) {
 			log_warning("%s", error);
 			return;
 		}
-		if (source->connected[CHANNEL_CONTROL])
-			channel_say(source->channels[CHANNEL_CONTROL], FRAME_CANCEL, 0);
-		launcher_send(&source->launcher, json_pack("{s:s}", "event", "cancelled"));
-		finish(source, 0);
+		if (side_control(&source->side))
+			channel_say(side_control(&source->side), FRAME_CANCEL, 0);
+		launcher_send(&source->side.launcher, json_pack("{s:s}", "event", "cancelled"));
+		side_finish(&source->side, 0);
 	} else {
 		log_warning("command \"%s\" is unknown to a source", name);
 	}
 }
 
-static void launcher_lost(void *owner)
+/* Time. */
+
+/* Pages leave as soon as they may, not when the loop next wakes. */
+static void turn(void *owner)
 {
 	struct source *source = owner;
 
-	if (source->session.gone)
-		log_warning("the launcher is gone; going on without it");
-	else
-		fail(source, "the launcher is gone");
+	send_urgent(source);
+	send_bulk(source);
+	precopy_turn(source);
 }
 
-/* Time. */
-
-static void check_deadlines(struct source *source, uint64_t now)
+static uint64_t wait_ns(const void *owner)
 {
-	struct channel *control = source->channels[CHANNEL_CONTROL];
+	const struct source *source = owner;
+	uint64_t waits = source->all_sent ? 0 : bulk_waits(source);
+
+	return min(waits ? waits : UINT64_MAX, precopy_waits(source));
+}
+
+static void tick(void *owner, uint64_t now)
+{
+	struct source *source = owner;
+	const struct options *options = source->side.options;
+	enum session_state state = source->side.session.state;
 
 	if (source->retry_ns && now >= source->retry_ns) {
 		source->retry_delay_ns = min(source->retry_delay_ns * 2,
@@ -971,93 +1048,48 @@ static void check_deadlines(struct source *source, uint64_t now)
 		return;
 	}
 	if (source->deadline_ns && now >= source->deadline_ns) {
-		if (source->session.state == SESSION_NONE || source->session.state == SESSION_PAUSED)
+		if (state == SESSION_NONE || state == SESSION_PAUSED)
 			try_next_address(source, "cannot connect to %s: no answer within %u seconds",
-					 source->options->uri_text,
-					 source->options->connect_timeout);
-		else if (source->session.state == SESSION_HELLO ||
-			 source->session.state == SESSION_RESUME)
-			lost(source, "%s took the connection but did not answer within %u seconds",
-			     source->options->uri_text, source->options->connect_timeout);
-		return;
-	}
-	if (source->lost_ns && now >= source->lost_ns) {
-		lost(source, "%s", source->lost_why);
-		return;
-	}
-	if (!control || source->session.state < SESSION_PREPARE || !source->connected[0])
-		return;
-	if (now - control->heard_ns >= SILENCE_NS) {
-		lost(source, "nothing came from %s for %llu seconds", source->options->uri_text,
-		     SILENCE_NS / NSEC_PER_SEC);
-		return;
-	}
-	if (now - source->ping_ns >= PING_PERIOD_NS) {
-		int err = channel_say(control, FRAME_PING, 0);
-
-		source->ping_ns = now;
-		if (err != -ENOBUFS)
-			sent(source, CHANNEL_CONTROL, err);
+					 options->uri_text, options->connect_timeout);
+		else if (state == SESSION_HELLO || state == SESSION_RESUME)
+			side_lost(&source->side, "%s took the connection but did not answer within %u seconds",
+				  options->uri_text, options->connect_timeout);
 	}
 }
 
-/* How long the loop may sleep: to the next tick, or until the limit lets bulk send. */
-static int sleep_ms(const struct source *source, uint64_t until_tick)
+static const char *paused(void *owner, enum session_state before)
 {
-	uint64_t waits = source->all_sent ? 0 : bulk_waits(source);
+	struct source *source = owner;
 
-	return (int)((waits ? min(waits, until_tick) : until_tick) / NSEC_PER_MSEC) + 1;
+	source->deadline_ns = 0;
+	if (source->side.stream)
+		return "the stream cannot be connected again";
+	source->retry_ns = now_ns() + source->retry_delay_ns;
+	return before == SESSION_RUNNING ? "connecting again until it works" : NULL;
 }
 
-static void run_loop(struct source *source)
+static void over(void *owner, const char *why)
 {
-	uint64_t next_tick = 0;
+	struct source *source = owner;
 
-	while (!source->done) {
-		uint64_t now = now_ns();
-		int err;
-
-		if (now >= next_tick) {
-			next_tick = now + TICK_MS * NSEC_PER_MSEC;
-			check_deadlines(source, now);
-			if (!source->done && progress_due(&source->progress, now))
-				progress_now(source);
-			continue;
-		}
-		send_urgent(source);
-		send_bulk(source);
-		if (source->done)
-			break;
-		set_wants(source);
-		if (source->stream)
-			stream_turn(source->stream);
-		err = loop_turn(&source->loop, sleep_ms(source, next_tick - now));
-		if (err)
-			fail(source, "epoll: %s", strerror(-err));
-	}
+	side_fail(&source->side, "%s", why);
 }
 
 /* Beginning and end. */
 
 static int map_regions(struct source *source, char *error)
 {
-	const struct options *options = source->options;
+	const struct options *options = source->side.options;
 
 	for (uint32_t i = 0; i < options->nr_regions; i++) {
 		struct source_region *region = &source->regions[i];
 		void *memory;
-		off_t size;
-		int err;
+		int err = side_check_region(&source->side, i, error);
 
+		if (err)
+			return err;
 		region->fd = options->region_fds[i];
 		region->length = options->regions[i].length;
-		size = lseek(region->fd, 0, SEEK_END);
-		if (size < 0 || (uint64_t)size != region->length) {
-			snprintf(error, CODEC_ERROR_MAX, "region \"%s\": descriptor %d has %lld bytes, wanted %llu",
-				 options->regions[i].name, region->fd, (long long)size,
-				 (unsigned long long)region->length);
-			return -EINVAL;
-		}
 		err = umem_map_guest(region->fd, 0, region->length, PROT_READ, &memory);
 		if (err) {
 			snprintf(error, CODEC_ERROR_MAX, "region \"%s\": cannot map %llu bytes: %s",
@@ -1072,9 +1104,9 @@ static int map_regions(struct source *source, char *error)
 
 static int prepare(struct source *source, char *error)
 {
-	const struct options *options = source->options;
+	const struct options *options = source->side.options;
 	uint64_t pages[REGIONS_MAX];
-	int flags, err;
+	int err;
 
 	err = map_regions(source, error);
 	if (err)
@@ -1086,7 +1118,7 @@ static int prepare(struct source *source, char *error)
 		snprintf(error, CODEC_ERROR_MAX, "no memory for the page tables of the migration");
 		return err;
 	}
-	source->progress.pages_total = source->scheduler.pages_total;
+	source->side.progress.pages_total = source->scheduler.pages_total;
 	if (options->compress) {
 		source->compressor = compressor_new();
 		source->packed = malloc((size_t)COMPRESSED_BATCH * PAGE_BYTES);
@@ -1094,72 +1126,74 @@ static int prepare(struct source *source, char *error)
 			snprintf(error, CODEC_ERROR_MAX, "no memory to compress pages with");
 			return -ENOMEM;
 		}
-		source->features |= FEATURE_ZSTD;
+		source->side.features |= FEATURE_ZSTD;
 	}
-
-	flags = fcntl(options->state_fd, F_GETFL);
-	if (flags < 0 || fcntl(options->state_fd, F_SETFL, flags | O_NONBLOCK) < 0) {
-		snprintf(error, CODEC_ERROR_MAX, "--state-fd %d: %s", options->state_fd,
-			 strerror(errno));
-		return -EBADF;
-	}
-	source->state = (struct watch){
-		.fd = options->state_fd,
-		.priority = PRIORITY_CONTROL,
-		.ready = state_ready,
-		.owner = source,
-	};
-	if (getrandom(source->session_id, SESSION_SIZE, 0) != SESSION_SIZE) {
+	if (options->precopy)
+		source->side.features |= FEATURE_PRECOPY;
+	err = side_open_state(&source->side, state_ready, error);
+	if (err)
+		return err;
+	if (getrandom(source->side.session_id, SESSION_SIZE, 0) != SESSION_SIZE) {
 		snprintf(error, CODEC_ERROR_MAX, "no random numbers: %s", strerror(errno));
 		return -EIO;
 	}
 	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
-		source->stream = stream_open(&source->loop, &options->uri, NULL, NULL, error);
-		return source->stream ? 0 : -EIO;
+		source->side.stream = stream_open(&source->side.loop, &options->uri, NULL, NULL,
+						  error);
+		return source->side.stream ? 0 : -EIO;
 	}
 	return socket_resolve(&options->uri, 0, source->addresses, &source->nr_addresses, error);
 }
+
+static const struct side_role role = {
+	.role = ROLE_SOURCE,
+	.turn = turn,
+	.tick = tick,
+	.wait_ns = wait_ns,
+	.set_wants = set_wants,
+	.may_receive = may_receive,
+	.has_more = has_more,
+	.connected = connected,
+	.take = take,
+	.over = over,
+	.paused = paused,
+	.command = command,
+	.count = count,
+};
 
 int source_run(const struct options *options)
 {
 	struct source *source = calloc(1, sizeof(*source));
 	char error[max(CODEC_ERROR_MAX, SOCKET_ERROR_MAX)];
-	int status;
+	int status, err;
 
 	if (!source) {
 		log_error("out of memory");
 		return 1;
 	}
-	source->options = options;
-	source->retry_delay_ns = RETRY_FIRST_NS;
-	source->features = options->checksum ? FEATURE_CHECKSUM : 0;
-	pacer_set(&source->pacer, options->max_bulk_bandwidth, now_ns());
-	source->state.fd = -1;
-	source->launcher.command = command;
-	source->launcher.lost = launcher_lost;
-	source->launcher.owner = source;
-	session_init(&source->session, ROLE_SOURCE);
-
-	if (loop_init(&source->loop) ||
-	    launcher_init(&source->launcher, &source->loop, options->control_fd)) {
-		log_error("--control-fd %d: %s", options->control_fd, strerror(errno));
+	err = side_init(&source->side, &role, source, options);
+	if (err) {
+		log_error("--control-fd %d: %s", options->control_fd, strerror(-err));
 		free(source);
 		return 1;
 	}
+	strcpy(source->side.name, options->uri_text);
+	source->side.features = options->checksum ? FEATURE_CHECKSUM : 0;
+	source->retry_delay_ns = RETRY_FIRST_NS;
+	source->precopy.limit_ms = DOWNTIME_LIMIT_MS;
+	pacer_set(&source->pacer, options->max_bulk_bandwidth, now_ns());
 	if (prepare(source, error))
-		fail(source, "%s", error);
+		side_fail(&source->side, "%s", error);
 	else
 		connect_control(source);
-	run_loop(source);
+	side_run(&source->side);
 
-	close_channels(source);
-	stream_close(source->stream);
-	launcher_finish(&source->launcher);
+	status = source->side.exit_status;
+	side_destroy(&source->side);
+	end_precopy(source);
 	scheduler_destroy(&source->scheduler);
 	compressor_free(source->compressor);
 	free(source->packed);
-	loop_destroy(&source->loop);
-	status = source->exit_status;
 	free(source);
 	return status;
 }

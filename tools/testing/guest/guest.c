@@ -22,12 +22,14 @@
  *
  * Kernel command line: umem.pages=N (default: 60 % of the memory), umem.threads=N
  * (default 4), umem.mode=churn|storm (storm: no rewriting, the guest is idle),
+ * umem.rate=N: pages rewritten a second by all threads (default: as many as go),
  * umem.port=serial|virtio: the port is /dev/ttyS0, or a virtio-serial port, which
  * costs one exit a line and not one a byte; the latter are tens of milliseconds
  * of every report when the hypervisor is itself emulated.
  * Lines read from the serial port: "sweep N" checks the whole table N times and
- * says so, "storm" lets 64 threads touch pages at the same instant, half of
- * which are common to all of them, "stop" powers off.
+ * says so, "read FIRST COUNT" checks these pages of it, one after another, "storm"
+ * lets 64 threads touch pages at the same instant, half of which are common to all
+ * of them, "stop" powers off.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -80,6 +82,7 @@ static uint32_t *versions;
 static size_t pages;
 static struct worker workers[MAX_THREADS];
 static unsigned int threads = 4;
+static unsigned int rate; /* pages a second that are rewritten; 0: all that go */
 static _Atomic bool churning = true;
 
 /*
@@ -237,13 +240,31 @@ static void rewrite_page(struct worker *worker, size_t index)
 	pthread_rwlock_unlock(&settled);
 }
 
+/* Waits until it is time for the next. What was missed is not made up for. */
+static void keep_to_rate(uint64_t *next)
+{
+	uint64_t now = now_ns();
+	struct timespec until;
+
+	*next += 1000000000ULL * threads / rate;
+	if (*next < now) {
+		*next = now;
+		return;
+	}
+	until = (struct timespec){ *next / 1000000000, *next % 1000000000 };
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+}
+
 static void *churn(void *arg)
 {
 	struct worker *worker = arg;
+	uint64_t next = now_ns();
 
 	while (atomic_load(&churning)) {
 		rewrite_page(worker, worker->first + next_random(&worker->random) % worker->pages);
 		complete_op(worker);
+		if (rate)
+			keep_to_rate(&next);
 	}
 	return NULL;
 }
@@ -319,28 +340,30 @@ static void check_totals(void)
 	pthread_rwlock_unlock(&settled);
 }
 
+static void read_page(size_t index)
+{
+	pthread_rwlock_rdlock(lock_of(index));
+	check_page(index);
+	pthread_rwlock_unlock(lock_of(index));
+}
+
+static void read_in_order(size_t first, size_t count)
+{
+	for (size_t i = first; i < pages && i - first < count; i++)
+		read_page(i);
+	say("umem-guest: read done first=%zu mismatches=%" PRIu64 "\n", first, mismatches);
+}
+
 static void sweep(unsigned long rounds)
 {
 	for (unsigned long round = 0; round < rounds; round++) {
-		for (size_t i = 0; i < pages; i++) {
-			pthread_rwlock_rdlock(lock_of(i));
-			check_page(i);
-			pthread_rwlock_unlock(lock_of(i));
-		}
+		for (size_t i = 0; i < pages; i++)
+			read_page(i);
 		check_totals();
 		atomic_fetch_add(&sweeps, 1);
 	}
 	say("umem-guest: sweep done pages=%zu mismatches=%" PRIu64 "\n", rounds * pages,
 	    mismatches);
-}
-
-static void touch(uint64_t *random)
-{
-	size_t index = next_random(random) % pages;
-
-	pthread_rwlock_rdlock(lock_of(index));
-	check_page(index);
-	pthread_rwlock_unlock(lock_of(index));
 }
 
 static void *touch_at_once(void *arg)
@@ -351,8 +374,8 @@ static void *touch_at_once(void *arg)
 
 	pthread_barrier_wait(&storm->start);
 	for (int i = 0; i < STORM_PAGES; i++) {
-		touch(&common);
-		touch(&own);
+		read_page(next_random(&common) % pages);
+		read_page(next_random(&own) % pages);
 	}
 	return NULL;
 }
@@ -375,16 +398,19 @@ static void raise_storm(void)
 
 static void obey(const char *line)
 {
+	size_t first, count;
 	unsigned long rounds;
 
 	if (sscanf(line, "sweep %lu", &rounds) == 1)
 		sweep(rounds);
+	else if (sscanf(line, "read %zu %zu", &first, &count) == 2)
+		read_in_order(first, count);
 	else if (!strcmp(line, "storm\n"))
 		raise_storm();
 	else if (!strcmp(line, "stop\n"))
 		reboot(RB_POWER_OFF);
 	else
-		say("umem-guest: unknown command, want sweep N, storm or stop: %s", line);
+		say("umem-guest: unknown command, want sweep N, read FIRST COUNT, storm or stop: %s", line);
 }
 
 /* Set-up */
@@ -459,6 +485,7 @@ static bool read_settings(void)
 		sscanf(word, "umem.pages=%zu", &pages);
 		sscanf(word, "umem.threads=%u", &threads);
 		sscanf(word, "umem.mode=%15s", mode);
+		sscanf(word, "umem.rate=%u", &rate);
 		sscanf(word, "umem.port=%15s", port);
 	}
 	if (!strcmp(port, "virtio"))

@@ -16,9 +16,9 @@ static uint64_t bytes;
 static char error[CODEC_ERROR_MAX];
 static uint16_t not_admitted;
 
-static int admit(void *owner, const struct frame *frame, char *text)
+static int admit(struct channel *asked, const struct frame *frame, char *text)
 {
-	(void)owner;
+	assert_ptr_equal(asked, channel);
 	if (frame->type != not_admitted)
 		return 0;
 	strcpy(text, "not here");

@@ -115,13 +115,19 @@ static void test_good_headers(void **state)
 	good(FRAME_BITMAP, 0, 16, 0, 1);
 	good(FRAME_BITMAP, 0, 8 + 8 * BITMAP_WORDS_MAX, 255, BITMAP_WORDS_MAX);
 	good(FRAME_PING, 0, 0, 0, 0);
+	good(FRAME_PAGES, FRAME_PAGES_EARLY | FRAME_PAGES_COMPRESSED, 16, 0, 1);
+	good(FRAME_SYNC, 0, 0, 0, 1);
+	good(FRAME_SYNC, FRAME_SYNC_LAST, 0, 0, 16);
+	good(FRAME_DISCARD, 0, DISCARD_RANGE, 255, 1);
+	good(FRAME_DISCARD, 0, DISCARD_RANGE * DISCARD_MAX, 0, DISCARD_MAX);
+	good(FRAME_PUBLISH, 0, 0, 0, 0);
 }
 
 static void test_hostile_headers(void **state)
 {
 	(void)state;
-	bad("frame type 0 is unknown, wanted 1 to 18", 0, 0, 0, 0, 0);
-	bad("frame type 19 is unknown", FRAME_TYPES, 0, 0, 0, 0);
+	bad("frame type 0 is unknown, wanted 1 to 21", 0, 0, 0, 0, 0);
+	bad("frame type 22 is unknown", FRAME_TYPES, 0, 0, 0, 0);
 	bad("frame type 65535 is unknown", 65535, 0, 0, 0, 0);
 	bad("frame HELLO has 7 bytes, wanted 8 to", FRAME_HELLO, 0, 7, 0, 1);
 	bad("frame HELLO has 4294967295 bytes", FRAME_HELLO, 0, UINT32_MAX, 0, 1);
@@ -146,12 +152,18 @@ static void test_hostile_headers(void **state)
 	bad("frame PAGES of 2 pages has 16 bytes", FRAME_PAGES, 0, 16, 0, 2);
 	bad("frame PAGES of 1 pages has 17 bytes", FRAME_PAGES, 0, 17, 0, 1);
 	bad("frame PAGES of 1 pages has 8208 bytes", FRAME_PAGES, 0, 16 + 8192, 0, 1);
-	bad("frame PAGES has flags 0x3, wanted only those of 0x1", FRAME_PAGES, 3, 16, 0, 1);
+	bad("frame PAGES has flags 0x4, wanted only those of 0x3", FRAME_PAGES, 4, 16, 0, 1);
 	bad("frame PAGES of 2 pages, some compressed, has 31 bytes, wanted 32 to 8224", FRAME_PAGES,
 	    FRAME_PAGES_COMPRESSED, 31, 0, 2);
 	bad("frame PAGES of 2 pages, some compressed, has 8225 bytes", FRAME_PAGES,
 	    FRAME_PAGES_COMPRESSED, 8225, 0, 2);
 	bad("frame PAGES has 4294967295 bytes", FRAME_PAGES, 0, UINT32_MAX, 0, 1);
+	bad("frame SYNC has count 0, wanted 1 to 16", FRAME_SYNC, 0, 0, 0, 0);
+	bad("frame SYNC has count 17", FRAME_SYNC, 0, 0, 0, 17);
+	bad("frame SYNC has flags 0x2, wanted only those of 0x1", FRAME_SYNC, 2, 0, 0, 1);
+	bad("frame DISCARD with count 2 has 16 bytes, wanted 32", FRAME_DISCARD, 0, 16, 0, 2);
+	bad("frame DISCARD has 16400 bytes", FRAME_DISCARD, 0, 16400, 0, 1025);
+	bad("frame PUBLISH has region 1, wanted 0", FRAME_PUBLISH, 0, 0, 1, 0);
 }
 
 /* No header, whatever its bytes, leads to more memory or to a count that does not fit. */
@@ -617,6 +629,36 @@ static void test_bitmap(void **state)
 		     "starts at page 18446744073709551552");
 }
 
+static void test_discard(void **state)
+{
+	struct page_range ranges[] = { { 0, 1 }, { 3, 10 }, { 9, 12 } }, got[3];
+	uint8_t payload[3 * DISCARD_RANGE];
+	struct frame frame = { FRAME_DISCARD, 0, sizeof(payload), 0, 3 };
+
+	(void)state;
+	assert_int_equal(discard_encode(payload, ranges, 3), sizeof(payload));
+	assert_int_equal(discard_decode(got, &frame, payload, 12, error), 0);
+	assert_memory_equal(got, ranges, sizeof(ranges));
+	expect_error(discard_decode(got, &frame, payload, 11, error),
+		     "frame DISCARD has 12288 bytes from offset 36864, wanted a multiple of 4096 up to 8192");
+	ranges[0].end = 0;
+	discard_encode(payload, ranges, 3);
+	expect_error(discard_decode(got, &frame, payload, 12, error),
+		     "has 0 bytes from offset 0, wanted a multiple of 4096 up to 49152");
+	ranges[0] = (struct page_range){ 12, 13 };
+	discard_encode(payload, ranges, 3);
+	expect_error(discard_decode(got, &frame, payload, 12, error),
+		     "frame DISCARD has offset 49152, wanted a multiple of 4096 below 49152");
+	ranges[0] = (struct page_range){ 1, 1ULL << 52 };	/* wraps to just before it */
+	discard_encode(payload, ranges, 3);
+	expect_error(discard_decode(got, &frame, payload, 12, error),
+		     "has 18446744073709547520 bytes from offset 4096");
+	ranges[0] = (struct page_range){ 0, 1 };
+	discard_encode(payload, ranges, 3);
+	payload[8] = 1;
+	expect_error(discard_decode(got, &frame, payload, 12, error), "has 4097 bytes");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -643,6 +685,7 @@ int main(void)
 		cmocka_unit_test(test_checksums_cover_contents_and_place),
 		cmocka_unit_test(test_checksums_are_those_of_the_specification),
 		cmocka_unit_test(test_bitmap),
+		cmocka_unit_test(test_discard),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -234,6 +234,8 @@ static void test_prefault_skips_what_was_sent(void **state)
 	expect_urgent(PICK_PREFAULT, 0, 4);
 	expect_no_urgent();
 	assert_int_equal(scheduler.duplicates, 1);
+	assert_int_equal(scheduler.prefault_pages, 2);
+	assert_int_equal(scheduler.prefault_hits, 0);
 }
 
 static void test_a_prefaulted_page_is_not_sent_for_its_request(void **state)
@@ -249,6 +251,8 @@ static void test_a_prefaulted_page_is_not_sent_for_its_request(void **state)
 	expect_urgent(PICK_PREFAULT, 0, 4);
 	expect_no_urgent();
 	assert_int_equal(scheduler.duplicates, 0);
+	assert_int_equal(scheduler.prefault_pages, 3);
+	assert_int_equal(scheduler.prefault_hits, 1);
 }
 
 static void test_a_new_request_overtakes_prefault(void **state)
@@ -474,6 +478,90 @@ static void test_random_requests(void **state)
 	}
 }
 
+static void expect_precopy(uint32_t region, uint64_t page)
+{
+	struct pick pick;
+
+	if (!scheduler_precopy(&scheduler, &pick))
+		fail_msg("nothing, wanted region %u page %llu", region, (unsigned long long)page);
+	expect_pick(pick, PICK_BULK, region, page);
+	scheduler_take(&scheduler, &pick);
+}
+
+static void expect_no_precopy(void)
+{
+	struct pick pick;
+
+	assert_false(scheduler_precopy(&scheduler, &pick));
+}
+
+static void test_what_is_dirty_goes_again(void **state)
+{
+	const uint64_t dirty[] = { 1ULL << 3 | 1ULL << 63, 1 };
+
+	(void)state;
+	begin(push, 2, 70, 2);
+	for (uint64_t page = 0; page < 70; page++)
+		expect_precopy(0, page);
+	expect_precopy(1, 0);
+	/* Of what was not sent yet nothing changes. */
+	scheduler_dirty(&scheduler, 1, 0, (const uint64_t[]){ 2 }, 1);
+	assert_int_equal(scheduler.pages_sent, 71);
+	expect_precopy(1, 1);
+	expect_no_precopy();
+	scheduler_dirty(&scheduler, 0, 0, dirty, 2);
+	assert_int_equal(scheduler.pages_sent, 69);
+	assert_false(scheduler_all_sent(&scheduler));
+	expect_precopy(0, 3);
+	expect_precopy(0, 63);
+	expect_precopy(0, 64);
+	expect_no_precopy();
+	assert_int_equal(scheduler.duplicates, 0);
+	assert_true(scheduler_all_sent(&scheduler));
+}
+
+static void test_requests_wait_while_the_guest_runs(void **state)
+{
+	(void)state;
+	begin(push, 1, 4);
+	request(0, 2);
+	expect_precopy(0, 0);
+	expect_precopy(0, 1);
+	expect_urgent(PICK_REQUESTED, 0, 2);
+	/* That page is final, whatever was found out later. */
+	scheduler_dirty(&scheduler, 0, 0, (const uint64_t[]){ 0xf }, 1);
+	assert_int_equal(scheduler.pages_sent, 1);
+	expect_bulk(0, 1);
+	expect_bulk(0, 3);
+	expect_bulk(0, 0);
+	expect_no_bulk();
+}
+
+static void test_ranges_that_are_unsent(void **state)
+{
+	struct page_range range = { 0, 70 };
+
+	(void)state;
+	begin(push, 1, 70);
+	assert_true(scheduler_unsent(&scheduler, 0, &range));
+	assert_int_equal(range.first, 0);
+	assert_int_equal(range.end, 70);
+	for (uint64_t page = 0; page < 70; page++)
+		expect_precopy(0, page);
+	assert_false(scheduler_unsent(&scheduler, 0, &range));
+	scheduler_dirty(&scheduler, 0, 0, (const uint64_t[]){ 7ULL << 61, 1ULL }, 2);
+	range = (struct page_range){ 0, 70 };
+	assert_true(scheduler_unsent(&scheduler, 0, &range));
+	assert_int_equal(range.first, 61);
+	assert_int_equal(range.end, 65);
+	range = (struct page_range){ 62, 63 };
+	assert_true(scheduler_unsent(&scheduler, 0, &range));
+	assert_int_equal(range.first, 62);
+	assert_int_equal(range.end, 63);
+	range = (struct page_range){ 65, 70 };
+	assert_false(scheduler_unsent(&scheduler, 0, &range));
+}
+
 #define scheduler_test(f) cmocka_unit_test_teardown(f, teardown)
 
 int main(void)
@@ -500,6 +588,9 @@ int main(void)
 		scheduler_test(test_restart_sends_what_the_other_side_lacks),
 		scheduler_test(test_present_told_twice_counts_once),
 		scheduler_test(test_random_requests),
+		scheduler_test(test_what_is_dirty_goes_again),
+		scheduler_test(test_requests_wait_while_the_guest_runs),
+		scheduler_test(test_ranges_that_are_unsent),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
  */
 #include "missing_region.h"
 #include <sys/sendfile.h>
+#include <sys/stat.h>
 
 /* The toucher waits for page n; give it the page and let it finish. */
 static void serve(struct toucher *toucher, int n, int byte)
@@ -143,14 +144,53 @@ static void proc_mem_fails(void)
 	CHECK_EQ(info(region_fd).missing, NR * PAGE);
 }
 
-static void region_file_has_no_read_and_no_write(void)
+static void read_of_the_region_ends_before_a_missing_page(void)
+{
+	static char buf[4 * PAGE];
+
+	setup();
+	CHECK_ERRNO(pread(region_fd, buf, sizeof(buf), 0), EAGAIN);
+	CHECK_EQ(copy_byte(pager_fd, 0, 7), 1);
+	CHECK_EQ(change(pager_fd, UMEM_ZERO, PAGE, PAGE), 1);
+	memset(buf, -1, sizeof(buf));
+	CHECK_EQ(pread(region_fd, buf, sizeof(buf), 0), 2 * PAGE);
+	CHECK(page_is(buf, 7) && page_is(buf + PAGE, 0), "present pages");
+	CHECK(page_is(buf + 2 * PAGE, 0xff), "a missing page was read");
+	/* what is filled but not published is nobody's business */
+	memset(map(pager_fd, NR * PAGE) + 2 * PAGE, 9, PAGE);
+	CHECK_ERRNO(pread(region_fd, buf, PAGE, 2 * PAGE), EAGAIN);
+	CHECK_EQ(change(pager_fd, UMEM_POISON, 3 * PAGE, PAGE), 1);
+	CHECK_ERRNO(pread(region_fd, buf, PAGE, 3 * PAGE), EIO);
+	/* from the middle, to the end, past it */
+	CHECK_EQ(pread(region_fd, buf, 10, PAGE - 5), 10);
+	CHECK(!memcmp(buf, "\7\7\7\7\7\0\0\0\0\0", 10), "across a page's end");
+	CHECK_EQ(copy_byte(pager_fd, (NR - 1) * PAGE, 8), 1);
+	CHECK_EQ(pread(region_fd, buf, sizeof(buf), (NR - 1) * PAGE), PAGE);
+	CHECK_EQ(pread(region_fd, buf, PAGE, NR * PAGE), 0);
+	/* nobody waits, nothing was asked for */
+	CHECK_EQ(info(region_fd).faults, 0);
+	munmap(guest, NR * PAGE);
+	CHECK_ERRNO(pread(region_fd, guest, PAGE, 0), EFAULT);
+}
+
+static void read_of_a_hole_does_not_fill_it(void)
+{
+	char buf[PAGE];
+	struct stat st;
+
+	region_fd = region(NR * PAGE);
+	CHECK_EQ(pread(region_fd, buf, PAGE, 3 * PAGE), PAGE);
+	CHECK(page_is(buf, 0), "a hole");
+	CHECK(!fstat(region_fd, &st), "fstat");
+	CHECK_EQ(st.st_blocks, 0);
+}
+
+static void region_file_has_no_write(void)
 {
 	char buf[10] = "";
 
 	setup();
 	CHECK(!pipe(pipe_fds), "pipe");
-	CHECK_ERRNO(read(region_fd, buf, sizeof(buf)), EINVAL);
-	CHECK_ERRNO(pread(region_fd, buf, sizeof(buf), 0), EINVAL);
 	CHECK_ERRNO(write(region_fd, buf, sizeof(buf)), EINVAL);
 	CHECK_ERRNO(sendfile(pipe_fds[1], region_fd, NULL, PAGE), EINVAL);
 	CHECK_ERRNO(splice(region_fd, NULL, pipe_fds[1], NULL, PAGE, 0), EINVAL);
@@ -472,6 +512,58 @@ static void copy_takes_a_vector(void)
 	CHECK(page_is(guest + 9 * PAGE, 'c'), "page 9");
 }
 
+static void unpublished_copies_are_shown_by_publish(void)
+{
+	struct toucher t;
+
+	setup();
+	start(&t, touch_read, guest + PAGE);
+	expect_request(pager_fd, PAGE);
+	for (int byte = 'a'; byte <= 'c'; byte++)
+		CHECK_EQ(copy_byte_unpublished(pager_fd, PAGE, byte), 1);
+	msleep(50);
+	CHECK(!t.done, "it saw what was not published");
+	CHECK_EQ(info(region_fd).missing, NR * PAGE);
+	CHECK_EQ(info(region_fd).copied, 0);
+	CHECK_EQ(change(pager_fd, UMEM_PUBLISH, PAGE, PAGE), 1);
+	finish(&t);
+	CHECK(page_is(guest + PAGE, 'c'), "the last copy");
+	CHECK(!has_event(pager_fd), "it was asked for again");
+}
+
+static void unpublished_zeroes_are_shown_by_publish(void)
+{
+	setup();
+	CHECK_EQ(copy_byte_unpublished(pager_fd, PAGE, 'a'), 1);
+	CHECK_EQ(copy_byte_unpublished(pager_fd, 2 * PAGE, 'b'), 1);
+	CHECK_EQ(zero_unpublished(pager_fd, 0, 2 * PAGE), 2);
+	CHECK_EQ(info(region_fd).missing, NR * PAGE);
+	CHECK_EQ(info(region_fd).zeroed, 0);
+	CHECK_EQ(change(pager_fd, UMEM_PUBLISH, 0, 4 * PAGE), 4);
+	CHECK(page_is(guest, 0) && page_is(guest + PAGE, 0), "zeroes");
+	CHECK(page_is(guest + 2 * PAGE, 'b'), "a copy");
+	CHECK(page_is(guest + 3 * PAGE, 0), "nothing was put there");
+}
+
+static void present_pages_are_not_filled_unpublished(void)
+{
+	setup();
+	CHECK_EQ(copy_byte(pager_fd, 0, 'p'), 1);
+	CHECK_EQ(copy_byte_unpublished(pager_fd, 0, 'a'), 0);
+	CHECK_EQ(zero_unpublished(pager_fd, 0, PAGE), 0);
+	CHECK(page_is(guest, 'p'), "contents");
+	CHECK_EQ(info(region_fd).duplicates, 2);
+	/* and the other way round: a copy that publishes wins */
+	CHECK_EQ(copy_byte_unpublished(pager_fd, PAGE, 'a'), 1);
+	CHECK_EQ(copy_byte(pager_fd, PAGE, 'q'), 1);
+	CHECK(page_is(guest + PAGE, 'q'), "contents");
+	/* what is marked missing again forgets what was put there */
+	CHECK_EQ(copy_byte_unpublished(pager_fd, 2 * PAGE, 'a'), 1);
+	CHECK_EQ(mark_missing(pager_fd, 2 * PAGE, PAGE), 0);
+	CHECK_EQ(change(pager_fd, UMEM_PUBLISH, 2 * PAGE, PAGE), 1);
+	CHECK(page_is(guest + 2 * PAGE, 0), "contents");
+}
+
 static void copy_reads_unaligned_memory(void)
 {
 	char buf[2 * PAGE];
@@ -556,7 +648,9 @@ static const struct test tests[] = {
 	TEST(system_call_buffer_waits),
 	TEST(gup_fast_waits),
 	TEST(proc_mem_fails),
-	TEST(region_file_has_no_read_and_no_write),
+	TEST(read_of_the_region_ends_before_a_missing_page),
+	TEST(read_of_a_hole_does_not_fill_it),
+	TEST(region_file_has_no_write),
 	TEST(private_mapping_is_refused),
 	TEST(length_does_not_change),
 	TEST(marking_takes_back_what_is_mapped),
@@ -575,6 +669,9 @@ static const struct test tests[] = {
 	TEST(bitmaps_tell_the_state),
 	TEST(bitmap_of_a_large_region),
 	TEST(copy_takes_a_vector),
+	TEST(unpublished_copies_are_shown_by_publish),
+	TEST(unpublished_zeroes_are_shown_by_publish),
+	TEST(present_pages_are_not_filled_unpublished),
 	TEST(copy_reads_unaligned_memory),
 	TEST(copy_tells_how_far_it_came),
 	TEST(allocation_changes_no_state),

@@ -1,0 +1,471 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "umemd/side.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/util.h"
+
+#define TICK_MS		100
+#define PING_PERIOD_NS	(5 * NSEC_PER_SEC)
+#define SILENCE_NS	(30 * NSEC_PER_SEC)
+#define EXPLAIN_NS	(300 * NSEC_PER_MSEC)	/* for control to say why another ended */
+
+/* The end. */
+
+void side_finish(struct side *side, int exit_status)
+{
+	if (side->done)
+		return;
+	side->done = true;
+	side->loop.stopped = true;
+	side->exit_status = exit_status;
+}
+
+static void drop(struct side *side, struct channel *channel)
+{
+	side->channels[channel->kind][channel->index] = NULL;
+	channel_free(&side->loop, channel);
+}
+
+void side_close_channels(struct side *side)
+{
+	struct channel *channel;
+
+	for (int kind = 0; kind < SIDE_KINDS; kind++) {
+		side_for_each(side, kind, channel)
+			drop(side, channel);
+	}
+	side->lost_ns = 0;
+}
+
+void side_fail(struct side *side, const char *format, ...)
+{
+	struct channel *control = side_control(side);
+	char text[TEXT_MAX];
+	va_list args;
+
+	if (side->done)
+		return;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+
+	if (control && side->session.state >= SESSION_PREPARE) {
+		struct frame frame = { .type = FRAME_ERROR, .length = (uint32_t)strlen(text) };
+
+		channel_send(control, &frame, text);
+	}
+	launcher_message(&side->launcher, "error", "%s", text);
+	side_close_channels(side);
+	side_finish(side, 1);
+}
+
+static void say_paused(struct side *side, const char *why, const char *next)
+{
+	char text[sizeof(side->lost_why) + 128];
+
+	snprintf(text, sizeof(text), "%s; %s", why, next);
+	log_warning("%s", text);
+	launcher_send(&side->launcher, json_pack("{s:s,s:s,s:s}", "event", "state",
+						 "state", "paused", "message", text));
+}
+
+void side_lost(struct side *side, const char *format, ...)
+{
+	enum session_state before = side->session.state;
+	char text[sizeof(side->lost_why)], error[CODEC_ERROR_MAX];
+	const char *next;
+	va_list args;
+
+	if (side->done)
+		return;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+
+	if (session_event(&side->session, EVENT_LOST, error)) {
+		side->role->over(side->owner, text);
+		return;
+	}
+	side_close_channels(side);
+	next = side->role->paused(side->owner, before);
+	if (next)
+		say_paused(side, text, next);
+	else
+		log_debug("%s", text);
+}
+
+/*
+ * When the other side gives up it says so on control and closes all channels:
+ * what is said may come after another channel's end.
+ */
+static void channel_ended(struct side *side, struct channel *channel, const char *why)
+{
+	char text[sizeof(side->lost_why)];
+
+	if (side->stream && stream_broken(side->stream))
+		why = stream_broken(side->stream);
+	snprintf(text, sizeof(text), "connection to %s lost on the %s channel: %s", side->name,
+		 channel_name(channel->kind), why);
+	if (channel->kind == CHANNEL_CONTROL) {
+		side_lost(side, "%s", side->lost_ns ? side->lost_why : text);
+		return;
+	}
+	drop(side, channel);
+	if (!side->lost_ns) {
+		side->lost_ns = now_ns() + EXPLAIN_NS;
+		strcpy(side->lost_why, text);
+	}
+}
+
+/* What goes out. */
+
+struct channel *side_control(const struct side *side)
+{
+	struct channel *control = side->channels[CHANNEL_CONTROL][0];
+
+	return control && !control->connecting ? control : NULL;
+}
+
+bool side_is_joined(const struct side *side)
+{
+	for (int kind = CHANNEL_URGENT; kind < SIDE_KINDS; kind++) {
+		for (unsigned int i = 0; i < side->nr[kind]; i++) {
+			const struct channel *channel = side->channels[kind][i];
+
+			if (!channel || channel->connecting)
+				return false;
+		}
+	}
+	return true;
+}
+
+struct channel *side_idlest(const struct side *side, enum channel_kind kind)
+{
+	struct channel *channel, *idlest = NULL;
+
+	side_for_each(side, kind, channel) {
+		if (!channel->connecting &&
+		    (!idlest || channel_queued(channel) < channel_queued(idlest)))
+			idlest = channel;
+	}
+	return idlest;
+}
+
+bool side_sent(struct side *side, struct channel *channel, int err)
+{
+	if (!err)
+		return true;
+	channel_ended(side, channel, strerror(-err));
+	return false;
+}
+
+bool side_say(struct side *side, enum frame_type type, uint16_t flags)
+{
+	struct channel *control = side_control(side);
+
+	return side_sent(side, control, channel_say(control, type, flags));
+}
+
+void side_progress(struct side *side)
+{
+	side->role->count(side->owner);
+	launcher_send(&side->launcher,
+		      progress_event(&side->progress, side->role->role,
+				     session_state_name(side->session.state), now_ns()));
+}
+
+/* What comes in. */
+
+static void take_frame(struct side *side, struct channel *channel)
+{
+	char error[CODEC_ERROR_MAX], text[TEXT_MAX + 1];
+
+	if (session_frame(&side->session, channel->kind, &channel->frame, error)) {
+		side_lost(side, "%s: %s", side->name, error);
+	} else if (channel->frame.type == FRAME_ERROR) {
+		text_decode(text, channel->payload, channel->frame.length);
+		side_lost(side, "%s failed: %s", side->name, text);
+	} else {
+		side->role->take(side->owner, channel);
+	}
+}
+
+/* Nothing came because of the stream: that has its own reason. */
+static bool stream_failed(const struct side *side, const struct channel *channel)
+{
+	return side->stream && stream_broken(side->stream) && !channel->magic_seen;
+}
+
+static bool may_receive(const struct side *side, const struct channel *channel)
+{
+	return channel && !channel->connecting && !side->done &&
+	       side->role->may_receive(side->owner, channel);
+}
+
+void side_receive(struct side *side, enum channel_kind kind, unsigned int index)
+{
+	while (may_receive(side, side->channels[kind][index])) {
+		struct channel *channel = side->channels[kind][index];
+		char error[CODEC_ERROR_MAX];
+		int err = channel_receive(channel, error);
+
+		if (err == -EAGAIN)
+			return;
+		if (err != 1) {
+			if (!err && kind == CHANNEL_CONTROL && side->session.state == SESSION_END)
+				side_finish(side, 0);
+			else if (err == -EPROTO && !stream_failed(side, channel))
+				side_lost(side, "%s: %s", side->name, error);
+			else
+				channel_ended(side, channel, error);
+			return;
+		}
+		take_frame(side, channel);
+		/* One frame of bulk a turn, and what no poll would tell of. */
+		if (kind == CHANNEL_BULK && side->channels[kind][index] == channel &&
+		    !channel_has_frame(channel))
+			return;
+	}
+}
+
+static void channel_ready(void *owner, uint32_t events)
+{
+	struct channel *channel = owner;
+	struct side *side = channel->owner;
+	int err;
+
+	if (channel->connecting) {
+		side->role->connected(side->owner, channel);
+		return;
+	}
+	if (events & EPOLLOUT) {
+		err = channel_flush(channel);
+		if (err != -EAGAIN && !side_sent(side, channel, err))
+			return;
+	}
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+		side_receive(side, channel->kind, channel->index);
+}
+
+static int admit(struct channel *channel, const struct frame *frame, char *error)
+{
+	const struct side *side = channel->owner;
+	int err = 0;
+
+	if (side->role->admits)
+		err = side->role->admits(side->owner, channel, frame, error);
+	return err ? err : session_admits(&side->session, channel->kind, frame, error);
+}
+
+void side_add(struct side *side, struct channel *channel, enum channel_kind kind,
+	      unsigned int index, uint64_t bytes)
+{
+	static const enum loop_priority priorities[SIDE_KINDS] = {
+		[CHANNEL_CONTROL] = PRIORITY_CONTROL,
+		[CHANNEL_URGENT] = PRIORITY_URGENT,
+		[CHANNEL_BULK] = PRIORITY_BULK,
+	};
+
+	loop_remove(&side->loop, &channel->watch);
+	channel->kind = kind;
+	channel->index = index;
+	channel->owner = side;
+	channel->watch.priority = priorities[kind];
+	channel->watch.ready = channel_ready;
+	channel->admit = admit;
+	channel->bytes = &side->progress.bytes[kind];
+	*channel->bytes += bytes;
+	side->channels[kind][index] = channel;
+}
+
+/* The launcher. */
+
+static void command(void *owner, const char *name, json_t *object)
+{
+	struct side *side = owner;
+
+	if (!side->done)
+		side->role->command(side->owner, name, object);
+}
+
+static void launcher_lost(void *owner)
+{
+	struct side *side = owner;
+
+	if (side->session.gone)
+		log_warning("the launcher is gone; going on without it");
+	else
+		side_fail(side, "the launcher is gone");
+}
+
+/* Time, and the turns of the loop. */
+
+static void check_control(struct side *side, uint64_t now)
+{
+	struct channel *control = side_control(side);
+
+	if (side->lost_ns && now >= side->lost_ns) {
+		side_lost(side, "%s", side->lost_why);
+		return;
+	}
+	if (!control || side->session.state < SESSION_PREPARE)
+		return;
+	if (now - control->heard_ns >= SILENCE_NS) {
+		side_lost(side, "nothing came from %s for %llu seconds", side->name,
+			  SILENCE_NS / NSEC_PER_SEC);
+		return;
+	}
+	if (now - side->ping_ns >= PING_PERIOD_NS) {
+		int err = channel_say(control, FRAME_PING, 0);
+
+		side->ping_ns = now;
+		if (err != -ENOBUFS)
+			side_sent(side, control, err);
+	}
+}
+
+static void tick(struct side *side, uint64_t now)
+{
+	side->role->tick(side->owner, now);
+	if (!side->done)
+		check_control(side, now);
+	if (!side->done && progress_due(&side->progress, now))
+		side_progress(side);
+}
+
+/* What each connection is watched for follows from what it could do now. */
+static uint32_t wants(const struct side *side, const struct channel *channel)
+{
+	uint32_t events = 0;
+
+	if (channel->connecting)
+		return EPOLLOUT;
+	if (may_receive(side, channel))
+		events |= EPOLLIN;
+	if (channel_busy(channel) ||
+	    (side->role->has_more && side->role->has_more(side->owner, channel)))
+		events |= EPOLLOUT;
+	return events;
+}
+
+static void set_wants(struct side *side)
+{
+	struct channel *channel;
+
+	for (int kind = 0; kind < SIDE_KINDS; kind++) {
+		side_for_each(side, kind, channel)
+			loop_want(&side->loop, &channel->watch, wants(side, channel));
+	}
+	side->role->set_wants(side->owner);
+}
+
+static int timeout_ms(const struct side *side, uint64_t until_tick)
+{
+	uint64_t wait = side->role->wait_ns(side->owner);
+
+	return wait ? (int)(min(wait, until_tick) / NSEC_PER_MSEC) + 1 : 0;
+}
+
+void side_run(struct side *side)
+{
+	uint64_t next_tick = 0;
+
+	while (!side->done) {
+		uint64_t now = now_ns();
+		int err;
+
+		if (now >= next_tick) {
+			next_tick = now + TICK_MS * NSEC_PER_MSEC;
+			tick(side, now);
+			continue;
+		}
+		side->role->turn(side->owner);
+		if (side->done)
+			break;
+		set_wants(side);
+		if (side->stream)
+			stream_turn(side->stream);
+		err = loop_turn(&side->loop, timeout_ms(side, next_tick - now));
+		if (err)
+			side_fail(side, "epoll: %s", strerror(-err));
+	}
+}
+
+/* Beginning and end. */
+
+int side_init(struct side *side, const struct side_role *role, void *owner,
+	      const struct options *options)
+{
+	int err;
+
+	side->options = options;
+	side->role = role;
+	side->owner = owner;
+	for (int kind = 0; kind < SIDE_KINDS; kind++)
+		side->nr[kind] = 1;
+	side->state.fd = -1;
+	side->launcher.command = command;
+	side->launcher.lost = launcher_lost;
+	side->launcher.owner = side;
+	session_init(&side->session, role->role);
+	err = loop_init(&side->loop);
+	if (err)
+		return err;
+	err = launcher_init(&side->launcher, &side->loop, options->control_fd);
+	if (err)
+		loop_destroy(&side->loop);
+	return err;
+}
+
+int side_open_state(struct side *side, void (*ready)(void *owner, uint32_t events), char *error)
+{
+	int fd = side->options->state_fd;
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
+		snprintf(error, CODEC_ERROR_MAX, "--state-fd %d: %s", fd, strerror(errno));
+		return -EBADF;
+	}
+	side->state = (struct watch){
+		.fd = fd,
+		.priority = PRIORITY_CONTROL,
+		.ready = ready,
+		.owner = side->owner,
+	};
+	return 0;
+}
+
+void side_close_state(struct side *side)
+{
+	loop_remove(&side->loop, &side->state);
+	close(side->state.fd);
+	side->state.fd = -1;
+}
+
+int side_check_region(const struct side *side, uint32_t index, char *error)
+{
+	const struct hello_region *region = &side->options->regions[index];
+	int fd = side->options->region_fds[index];
+	off_t size = lseek(fd, 0, SEEK_END);
+
+	if (size >= 0 && (uint64_t)size == region->length)
+		return 0;
+	snprintf(error, CODEC_ERROR_MAX, "region \"%s\": descriptor %d has %lld bytes, wanted %llu",
+		 region->name, fd, (long long)size, (unsigned long long)region->length);
+	return -EINVAL;
+}
+
+void side_destroy(struct side *side)
+{
+	side_close_channels(side);
+	stream_close(side->stream);
+	launcher_finish(&side->launcher);
+	loop_destroy(&side->loop);
+}
