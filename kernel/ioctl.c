@@ -161,8 +161,10 @@ static const struct umem_ioctl umem_pager_ioctls[] = {
 	UMEM_IOCTL(UMEM_MARK_MISSING, struct umem_range, out_skipped, 0,
 		   umem_ioctl_mark_missing),
 	UMEM_IOCTL(UMEM_PUBLISH, struct umem_range, out_skipped, 0, umem_ioctl_publish),
-	UMEM_IOCTL(UMEM_COPY, struct umem_copy, out_skipped, 0, umem_ioctl_copy),
-	UMEM_IOCTL(UMEM_ZERO, struct umem_range, out_skipped, 0, umem_ioctl_zero),
+	UMEM_IOCTL(UMEM_COPY, struct umem_copy, out_skipped, UMEM_FILL_UNPUBLISHED,
+		   umem_ioctl_copy),
+	UMEM_IOCTL(UMEM_ZERO, struct umem_range, out_skipped, UMEM_FILL_UNPUBLISHED,
+		   umem_ioctl_zero),
 	UMEM_IOCTL(UMEM_POISON, struct umem_range, out_skipped, 0, umem_ioctl_poison),
 	/* The second word of these is no flags; the handler checks it. */
 	UMEM_IOCTL(UMEM_GET_BITMAP, struct umem_bitmap, bits, ~0U, umem_ioctl_get_bitmap),

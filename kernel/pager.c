@@ -138,7 +138,8 @@ struct file *umem_pager_create(struct umem_region *region, u32 flags)
 
 /*
  * Change the state of a range, chunk after chunk, each under fill_lock and with
- * no fill view of it. @change returns how many pages it changed, or an errno.
+ * no fill view of it. @change returns how many pages it changed, or an errno;
+ * @counter counts them, UMEM_NR_COUNTERS if none does.
  */
 static long umem_pager_change(struct umem_pager *pager, struct umem_range *range,
 			      enum umem_counter counter,
@@ -167,7 +168,8 @@ static long umem_pager_change(struct umem_pager *pager, struct umem_range *range
 			return ret;
 		range->out_pages += ret;
 		range->out_skipped += chunk.end - chunk.start - ret;
-		umem_count(region, counter, ret);
+		if (counter < UMEM_NR_COUNTERS)
+			umem_count(region, counter, ret);
 		umem_count(region, UMEM_DUPLICATES, chunk.end - chunk.start - ret);
 		cond_resched();
 	}
@@ -216,9 +218,10 @@ static int umem_page_clear(struct umem_region *region, pgoff_t index)
 	return 0;
 }
 
-static long umem_chunk_zero(struct umem_region *region, struct umem_span chunk)
+static long umem_chunk_clear(struct umem_region *region, struct umem_span chunk)
 {
 	pgoff_t index = chunk.start;
+	long cleared = 0;
 	int err;
 
 	for_each_set_bit_from(index, region->missing, chunk.end) {
@@ -227,12 +230,22 @@ static long umem_chunk_zero(struct umem_region *region, struct umem_span chunk)
 		err = umem_page_clear(region, index);
 		if (err)
 			return err;
+		cleared++;
 	}
-	return umem_chunk_publish(region, chunk);
+	return cleared;
+}
+
+static long umem_chunk_zero(struct umem_region *region, struct umem_span chunk)
+{
+	long ret = umem_chunk_clear(region, chunk);
+
+	return ret < 0 ? ret : umem_chunk_publish(region, chunk);
 }
 
 long umem_pager_zero(struct umem_pager *pager, struct umem_range *range)
 {
+	if (range->flags & UMEM_FILL_UNPUBLISHED)
+		return umem_pager_change(pager, range, UMEM_NR_COUNTERS, umem_chunk_clear);
 	return umem_pager_change(pager, range, UMEM_ZEROED, umem_chunk_zero);
 }
 
@@ -278,7 +291,7 @@ long umem_pager_mark_missing(struct umem_pager *pager, struct umem_range *range)
 
 /* 1 if the page was filled, 0 if it needs no filling, -EAGAIN if @src went. */
 static int umem_folio_copy(struct umem_region *region, struct folio *folio, pgoff_t index,
-			   const void __user *src)
+			   const void __user *src, bool publish)
 {
 	struct umem_span span = { index, index + 1 };
 	unsigned long left;
@@ -296,13 +309,16 @@ static int umem_folio_copy(struct umem_region *region, struct folio *folio, pgof
 
 	flush_dcache_folio(folio);
 	umem_folio_written(folio);
+	if (!publish)
+		return 1;
 	if (folio_mapped(folio))
 		umem_region_unmap_fill(region, span);
 	umem_page_set_present(region, index);
 	return 1;
 }
 
-static int umem_page_try_copy(struct umem_region *region, pgoff_t index, const void __user *src)
+static int umem_page_try_copy(struct umem_region *region, pgoff_t index, const void __user *src,
+			      bool publish)
 {
 	struct folio *folio;
 	int ret = 0;
@@ -316,17 +332,18 @@ static int umem_page_try_copy(struct umem_region *region, pgoff_t index, const v
 		ret = PTR_ERR(folio);
 		goto unlock;
 	}
-	ret = umem_folio_copy(region, folio, index, src);
+	ret = umem_folio_copy(region, folio, index, src, publish);
 	folio_unlock(folio);
 	folio_put(folio);
 unlock:
 	up_read(&region->fill_lock);
-	if (ret == 1)
+	if (ret == 1 && publish)
 		umem_requests_answer(region, index);
 	return ret;
 }
 
-static int umem_page_copy(struct umem_region *region, pgoff_t index, const void __user *src)
+static int umem_page_copy(struct umem_region *region, pgoff_t index, const void __user *src,
+			  bool publish)
 {
 	int ret;
 
@@ -336,7 +353,7 @@ static int umem_page_copy(struct umem_region *region, pgoff_t index, const void 
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		/* The caller's page may go again before the lock is taken. */
-		ret = umem_page_try_copy(region, index, src);
+		ret = umem_page_try_copy(region, index, src, publish);
 	} while (ret == -EAGAIN);
 	return ret;
 }
@@ -345,6 +362,7 @@ static long umem_copy_entry(struct umem_region *region, const struct umem_copy_e
 			    struct umem_copy *copy)
 {
 	const void __user *src = u64_to_user_ptr(entry->addr);
+	bool publish = !(copy->flags & UMEM_FILL_UNPUBLISHED);
 	struct umem_span span;
 	pgoff_t index;
 	int ret;
@@ -353,7 +371,7 @@ static long umem_copy_entry(struct umem_region *region, const struct umem_copy_e
 	if (ret)
 		return ret;
 	for (index = span.start; index < span.end; index++, src += PAGE_SIZE) {
-		ret = umem_page_copy(region, index, src);
+		ret = umem_page_copy(region, index, src, publish);
 		if (ret < 0)
 			return ret;
 		copy->out_pages += ret;
@@ -374,7 +392,8 @@ static long umem_copy_entries(struct umem_region *region, const struct umem_copy
 		ret = umem_region_span(region, entries[i].offset, entries[i].length, &span);
 	for (i = 0; i < copy->nr_entries && !ret; i++)
 		ret = umem_copy_entry(region, &entries[i], copy);
-	umem_count(region, UMEM_COPIED, copy->out_pages);
+	if (!(copy->flags & UMEM_FILL_UNPUBLISHED))
+		umem_count(region, UMEM_COPIED, copy->out_pages);
 	umem_count(region, UMEM_DUPLICATES, copy->out_skipped);
 	return ret;
 }

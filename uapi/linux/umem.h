@@ -213,18 +213,27 @@ struct umem_event {
 };
 
 /**
+ * enum umem_fill_flags - flags of UMEM_COPY and of UMEM_ZERO
+ * @UMEM_FILL_UNPUBLISHED: the pages stay missing and nobody is woken: what is put
+ *	there may be put again, and is what UMEM_PUBLISH shows
+ */
+enum umem_fill_flags {
+	UMEM_FILL_UNPUBLISHED = 1 << 0,
+};
+
+/**
  * struct umem_range - ioctl(UMEM_MARK_MISSING, PUBLISH, ZERO, POISON)
  * @size: sizeof(struct umem_range)
- * @flags: must be 0
+ * @flags: of enum umem_fill_flags for UMEM_ZERO, else must be 0
  * @offset: bytes from the start of the region
  * @length: bytes
- * @out_pages: pages whose state this call changed
+ * @out_pages: pages whose state this call changed, or that it filled
  * @out_skipped: pages it left as they were
  *
  * UMEM_MARK_MISSING drops the contents of the range and makes its pages
  * missing, poisoned ones too; a page already missing keeps its waiters.
- * UMEM_PUBLISH makes missing pages present with what the fill view put there,
- * zeroes where nothing was put. UMEM_ZERO makes missing pages present and
+ * UMEM_PUBLISH makes missing pages present with what the fill view or an
+ * unpublished UMEM_COPY or UMEM_ZERO put there, zeroes where nothing was put. UMEM_ZERO makes missing pages present and
  * zero. UMEM_POISON makes missing pages raise SIGBUS (BUS_MCEERR_AR), for good,
  * until the guest discards them or they are marked missing again. The last
  * three wake who waits. A present page is skipped by them, and a poisoned one.
@@ -253,11 +262,12 @@ struct umem_copy_entry {
 /**
  * struct umem_copy - ioctl(UMEM_COPY)
  * @size: sizeof(struct umem_copy)
- * @flags: must be 0
+ * @flags: of enum umem_fill_flags
  * @entries: address of an array of struct umem_copy_entry
  * @nr_entries: how many, 1 to UMEM_COPY_MAX
  * @__reserved: must be 0
- * @out_pages: pages filled and made present
+ * @out_pages: pages filled, and made present unless @flags has
+ *	UMEM_FILL_UNPUBLISHED
  * @out_skipped: pages left alone because they were present or poisoned
  *
  * Fills missing pages from the caller's memory, makes them present and wakes

@@ -159,6 +159,12 @@ static const struct row rows[] = {
 	{ "total_time_ms", "total time", add_ms },
 	{ "guest_stopped_at_us", "guest stopped", add_time },
 	{ "guest_resumed_at_us", "guest resumed", add_time },
+	{ "stop_to_go_ms", "downtime, stop to GO", add_ms },
+	{ "go_to_resume_ms", "downtime, GO to resume", add_ms },
+	{ "round", "round", add_number },
+	{ "pages_dirty", "pages dirty", add_number },
+	{ "expected_downtime_ms", "expected downtime", add_ms },
+	{ "precopy_bytes", "transferred precopy", add_bytes },
 	{ "pages_total", "pages total", add_number },
 	{ "pages_sent", "pages sent", add_number },
 	{ "pages_present", "pages present", add_number },
@@ -192,8 +198,18 @@ char *report_text(json_t *info)
 	return text.data ? text_take(&text) : text_copy("");
 }
 
+static bool in_precopy(json_t *info)
+{
+	return json_object_get(info, "pages_dirty");
+}
+
+/* In pre-copy: those that would not have to follow. */
 static uint64_t pages_done(json_t *info)
 {
+	uint64_t total = number(info, "pages_total");
+
+	if (in_precopy(info))
+		return total - min(number(info, "pages_dirty"), total);
 	return number(info, json_object_get(info, "pages_sent") ? "pages_sent" : "pages_present");
 }
 
@@ -205,15 +221,31 @@ unsigned int report_percent(json_t *info)
 	return (unsigned int)(part * 100);
 }
 
-char *report_progress(json_t *info)
+static char *precopy_progress(json_t *info)
 {
 	char *status = string(info, "status");
-	char *line = text_format("migrate: %s, %llu of %llu pages (%u %%), %.1f MB/s, %llu requests",
-				 status, (ull)pages_done(info), (ull)number(info, "pages_total"),
-				 report_percent(info),
-				 (double)number(info, "throughput_bytes_per_s") / 1e6,
-				 (ull)number(info, "requests"));
+	char *line = text_format("migrate: %s, round %llu, %llu of %llu pages dirty, downtime of %llu ms expected, %.1f MB/s",
+				 status, (ull)number(info, "round"),
+				 (ull)number(info, "pages_dirty"), (ull)number(info, "pages_total"),
+				 (ull)number(info, "expected_downtime_ms"),
+				 (double)number(info, "throughput_bytes_per_s") / 1e6);
 
+	free(status);
+	return line;
+}
+
+char *report_progress(json_t *info)
+{
+	char *status, *line;
+
+	if (in_precopy(info))
+		return precopy_progress(info);
+	status = string(info, "status");
+	line = text_format("migrate: %s, %llu of %llu pages (%u %%), %.1f MB/s, %llu requests",
+			   status, (ull)pages_done(info), (ull)number(info, "pages_total"),
+			   report_percent(info),
+			   (double)number(info, "throughput_bytes_per_s") / 1e6,
+			   (ull)number(info, "requests"));
 	free(status);
 	return line;
 }

@@ -18,6 +18,7 @@
 #define PREFIX	"umem-qemu-"
 #define SUFFIX	".sock"
 #define PATIENCE_S	2
+#define BACKLOG		64
 
 size_t runtime_folders(char *folders[RUNTIME_FOLDERS_MAX])
 {
@@ -98,4 +99,69 @@ int runtime_connect(const char *path)
 	err = -errno;
 	close(fd);
 	return err;
+}
+
+int runtime_clear(const char *path)
+{
+	struct stat st;
+	int fd;
+
+	if (lstat(path, &st))
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -EEXIST;
+	fd = runtime_connect(path);
+	if (fd == -ECONNREFUSED)
+		return unlink(path) && errno != ENOENT ? -errno : 0;
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0 || fd == -EAGAIN ? -EADDRINUSE : fd;
+}
+
+static int listen_at(const char *path, bool own)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	mode_t mask;
+	int err;
+
+	if (fd < 0)
+		return -errno;
+	strcpy(address.sun_path, path);
+	mask = umask(0177);
+	if (!own)
+		umask(mask);
+	/* It has its mode from its first moment on. */
+	err = bind(fd, (struct sockaddr *)&address, sizeof(address)) || listen(fd, BACKLOG) ?
+	      -errno : 0;
+	umask(mask);
+	if (!err)
+		return fd;
+	close(fd);
+	return err;
+}
+
+int runtime_listen(const char *path, bool own, char **error)
+{
+	size_t room = sizeof(((struct sockaddr_un *)NULL)->sun_path);
+	int err;
+
+	if (strlen(path) >= room) {
+		*error = text_format("%s has %zu characters, a socket's path has at most %zu", path,
+				     strlen(path), room - 1);
+		return -1;
+	}
+	err = runtime_clear(path);
+	if (!err)
+		err = listen_at(path, own);
+	if (err >= 0)
+		return err;
+	if (err == -EEXIST)
+		*error = text_format("%s is there and no socket, wanted nothing there", path);
+	else if (err == -EADDRINUSE)
+		*error = text_format("%s is there and somebody listens at it, wanted nothing there",
+				     path);
+	else
+		*error = text_format("%s: cannot listen there: %s", path, strerror(-err));
+	return -1;
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Where control sockets are: $XDG_RUNTIME_DIR, else /run/umem for root, else
+ * Sockets in the file system, and where control sockets are: $XDG_RUNTIME_DIR, else /run/umem for root, else
  * /tmp/umem-UID. A folder counts only if it is this user's and nobody else can
  * write to it.
  */
 #ifndef COMMON_RUNTIME_H
 #define COMMON_RUNTIME_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -51,5 +52,24 @@ pid_t runtime_socket_pid(const char *name);
  * listens there, -EAGAIN somebody does who takes no connection for two seconds.
  */
 int runtime_connect(const char *path);
+
+/**
+ * runtime_clear - take away a socket that nobody listens at any more
+ *
+ * Return: 0, nothing is at @path now; -EADDRINUSE somebody listens there, -EEXIST it is
+ * no socket, or another negative errno.
+ */
+int runtime_clear(const char *path);
+
+/**
+ * runtime_listen - listen at the socket @path
+ * @own: only this user and root may connect; else as the umask says
+ * @error: on failure a sentence, the caller's
+ *
+ * A socket where nobody listens any more is replaced, nothing else is.
+ *
+ * Return: a descriptor that does not block, or -1.
+ */
+int runtime_listen(const char *path, bool own, char **error);
 
 #endif

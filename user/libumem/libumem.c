@@ -80,11 +80,12 @@ int umem_info(int region, struct umem_info *info)
 	return call(region, UMEM_INFO, info);
 }
 
-static int range(int pager, unsigned long command, uint64_t offset, uint64_t length,
-		 struct umem_done *done)
+static int range(int pager, unsigned long command, uint32_t flags, uint64_t offset,
+		 uint64_t length, struct umem_done *done)
 {
 	struct umem_range range = {
 		.size = sizeof(range),
+		.flags = flags,
 		.offset = offset,
 		.length = length,
 	};
@@ -99,29 +100,30 @@ static int range(int pager, unsigned long command, uint64_t offset, uint64_t len
 
 int umem_mark_missing(int pager, uint64_t offset, uint64_t length, struct umem_done *done)
 {
-	return range(pager, UMEM_MARK_MISSING, offset, length, done);
+	return range(pager, UMEM_MARK_MISSING, 0, offset, length, done);
 }
 
 int umem_publish(int pager, uint64_t offset, uint64_t length, struct umem_done *done)
 {
-	return range(pager, UMEM_PUBLISH, offset, length, done);
+	return range(pager, UMEM_PUBLISH, 0, offset, length, done);
 }
 
-int umem_zero(int pager, uint64_t offset, uint64_t length, struct umem_done *done)
+int umem_zero(int pager, uint32_t flags, uint64_t offset, uint64_t length, struct umem_done *done)
 {
-	return range(pager, UMEM_ZERO, offset, length, done);
+	return range(pager, UMEM_ZERO, flags, offset, length, done);
 }
 
 int umem_poison(int pager, uint64_t offset, uint64_t length, struct umem_done *done)
 {
-	return range(pager, UMEM_POISON, offset, length, done);
+	return range(pager, UMEM_POISON, 0, offset, length, done);
 }
 
-int umem_copy(int pager, const struct umem_copy_entry *entries, uint32_t count,
+int umem_copy(int pager, uint32_t flags, const struct umem_copy_entry *entries, uint32_t count,
 	      struct umem_done *done)
 {
 	struct umem_copy copy = {
 		.size = sizeof(copy),
+		.flags = flags,
 		.entries = (uintptr_t)entries,
 		.nr_entries = count,
 	};

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/jsonl.h"
@@ -17,7 +15,6 @@
 
 #define UNSENT_MAX	65536
 #define FULL_ROUNDS	4
-#define BACKLOG		CONTROL_CLIENTS_MAX
 
 struct client {
 	struct client *next;
@@ -220,65 +217,11 @@ void control_tell(struct control *control, json_t *event, bool last)
 
 /* ---- the socket ---- */
 
-/* A socket left behind by somebody who was killed is no obstacle. */
-static int clear_path(const char *path, char **error)
-{
-	struct stat st;
-	int fd;
-
-	if (lstat(path, &st))
-		return 0;
-	if (!S_ISSOCK(st.st_mode)) {
-		*error = text_format("%s is there and no socket, wanted nothing there", path);
-		return -1;
-	}
-	fd = runtime_connect(path);
-	if (fd == -ECONNREFUSED)
-		return unlink(path);
-	if (fd >= 0)
-		close(fd);
-	*error = text_format("%s is there and %s, wanted nothing there", path,
-			     fd >= 0 || fd == -EAGAIN ? "somebody listens at it" : strerror(-fd));
-	return -1;
-}
-
-static int listen_at(const char *path, char **error)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	mode_t mask;
-	int fd, err;
-
-	if (strlen(path) >= sizeof(address.sun_path)) {
-		*error = text_format("%s has %zu characters, a socket's path has at most %zu", path,
-				     strlen(path), sizeof(address.sun_path) - 1);
-		return -1;
-	}
-	if (clear_path(path, error))
-		return -1;
-	strcpy(address.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	/* Mode 0600 from its first moment on. */
-	mask = umask(0177);
-	err = fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) ||
-	      listen(fd, BACKLOG) ? errno : 0;
-	umask(mask);
-	if (!err)
-		return fd;
-	if (fd >= 0)
-		close(fd);
-	*error = text_format("%s: cannot listen there: %s", path, strerror(err));
-	return -1;
-}
-
 struct control *control_open(const char *path, control_fn *fn, void *context, char **error)
 {
 	struct control *control;
-	int fd;
+	int fd = runtime_listen(path, true, error);
 
-	*error = NULL;
-	fd = listen_at(path, error);
-	if (fd < 0 && !*error)
-		*error = text_format("%s cannot be removed: %s", path, strerror(errno));
 	if (fd < 0)
 		return NULL;
 	control = memory_or_exit(calloc(1, sizeof(*control)));

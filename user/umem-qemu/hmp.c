@@ -118,11 +118,10 @@ void hmp_init_migrate(struct hmp_command *command)
 	};
 }
 
-static void parse_migrate_p(struct hmp_command *command, const struct words *words)
+static void take_migrate(struct hmp_command *command, const struct words *words)
 {
 	size_t i;
 
-	hmp_init_migrate(command);
 	for (i = 1; i < words->nr && words->word[i][0] == '-'; i++) {
 		const char *flag = words->word[i];
 
@@ -133,13 +132,16 @@ static void parse_migrate_p(struct hmp_command *command, const struct words *wor
 		else if (!strcmp(flag, "-m"))
 			command->follow = true;
 		else if (strcmp(flag, "-p"))
-			return fail(command, "migrate: flag \"%s\", with -p only -d, -n and -m are possible",
-				    flag);
+			return fail(command, "migrate: flag \"%s\", %s are possible", flag,
+				    command->precopy ? "with capability postcopy-ram only -d and -m" :
+				    "with -p only -d, -n and -m");
 	}
 	if (i == words->nr)
-		return fail(command, "migrate: there is no URI, wanted migrate -p URI [forward [backward]] with " URI_WANTED);
+		return fail(command, "migrate: there is no URI, wanted migrate %sURI [forward [backward]] with " URI_WANTED,
+			    command->precopy ? "" : "-p ");
 	if (!hmp_take_uri(command, "migrate", words->word[i++]))
 		return;
+	command->ours = command->precopy && (command->follow || i < words->nr);
 	if (i < words->nr &&
 	    !take_prefault(command, "forward", words->word[i++], &command->forward))
 		return;
@@ -147,20 +149,20 @@ static void parse_migrate_p(struct hmp_command *command, const struct words *wor
 	    !take_prefault(command, "backward", words->word[i++], &command->backward))
 		return;
 	if (i < words->nr)
-		return fail(command, "migrate: \"%s\" follows the last argument, wanted migrate -p URI [forward [backward]]",
-			    words->word[i]);
+		return fail(command, "migrate: \"%s\" follows the last argument, wanted migrate %sURI [forward [backward]]",
+			    words->word[i], command->precopy ? "" : "-p ");
 }
 
 static void parse_migrate(struct hmp_command *command, const struct words *words, bool incoming)
 {
 	(void)incoming;
-	if (has_flag(words, "-p"))
-		parse_migrate_p(command, words);
-	else if (has_flag(words, "-n") || has_flag(words, "-m"))
-		fail(command, "migrate: %s was given without -p, wanted migrate -p %s URI",
-		     has_flag(words, "-n") ? "-n" : "-m", has_flag(words, "-n") ? "-n" : "-m");
-	else
-		command->kind = HMP_GUARDED;
+	hmp_init_migrate(command);
+	command->precopy = !has_flag(words, "-p");
+	if (command->precopy && has_flag(words, "-n"))
+		return fail(command, "migrate: -n was given without -p, wanted migrate -p -n URI: pre-copy sends what nobody asked for");
+	take_migrate(command, words);
+	if (command->precopy)
+		command->kind = HMP_MIGRATE_EITHER;
 }
 
 static void parse_incoming(struct hmp_command *command, const struct words *words, bool incoming)
@@ -180,6 +182,8 @@ static void parse_info(struct hmp_command *command, const struct words *words, b
 	(void)incoming;
 	if (words->nr == 2 && !strcmp(words->word[1], "migrate"))
 		command->kind = HMP_INFO_MIGRATE;
+	else if (words->nr == 2 && !strcmp(words->word[1], "migrate_parameters"))
+		command->kind = HMP_INFO_PARAMETERS;
 }
 
 /*
@@ -199,29 +203,52 @@ static bool too_large(const char *text, double unit)
 	return value * unit >= 0x1p63;
 }
 
+static void take_channels(struct hmp_command *command, const char *text)
+{
+	unsigned long channels;
+
+	if (!parse_number(text, HMP_URGENT_CHANNELS_MAX, &channels) || !channels)
+		return fail(command, "migrate_set_parameter: " HMP_URGENT_CHANNELS " is \"%s\", wanted 1 to %u",
+			    text, HMP_URGENT_CHANNELS_MAX);
+	command->kind = HMP_CHANNELS;
+	command->channels = (unsigned int)channels;
+}
+
 static void parse_parameter(struct hmp_command *command, const struct words *words, bool incoming)
 {
 	static const struct {
 		const char *name;
 		double unit;	/* of a plain number, in bytes; 0: no size */
-		bool ours;
 	} parameters[] = {
-		{ "max-bandwidth", 1 << 20, false },
-		{ "max-postcopy-bandwidth", 1, true },
+		{ "max-bandwidth", 1 << 20 },
+		{ "max-postcopy-bandwidth", 1 },
+		{ "downtime-limit", 0 },
+		{ "multifd-channels", 0 },
 	};
 
 	(void)incoming;
 	if (words->nr != 3)
 		return;
+	if (!strcmp(words->word[1], HMP_URGENT_CHANNELS))
+		return take_channels(command, words->word[2]);
 	for (size_t i = 0; i < ARRAY_SIZE(parameters); i++) {
 		if (strcmp(words->word[1], parameters[i].name))
 			continue;
 		if (parameters[i].unit > 0 && too_large(words->word[2], parameters[i].unit))
 			return fail(command, "migrate_set_parameter: %s is \"%s\", wanted less than 8E bytes a second",
 				    words->word[1], words->word[2]);
-		if (parameters[i].ours)
-			command->kind = HMP_PARAMETER;
+		command->kind = HMP_PARAMETER;
 	}
+}
+
+static void parse_capability(struct hmp_command *command, const struct words *words, bool incoming)
+{
+	(void)incoming;
+	if (words->nr != 3 || strcmp(words->word[1], "postcopy-ram"))
+		return;
+	command->on = !strcmp(words->word[2], "on");
+	if (command->on || !strcmp(words->word[2], "off"))
+		command->kind = HMP_POSTCOPY_RAM;
 }
 
 static void parse_cpu(struct hmp_command *command, const struct words *words, bool incoming)
@@ -237,13 +264,18 @@ static void parse_cpu(struct hmp_command *command, const struct words *words, bo
 
 static void parse_help(struct hmp_command *command, const struct words *words, bool incoming)
 {
+	static const char *const topics[] = {
+		"migrate", "migrate_cancel", "migrate_start_postcopy", "migrate_set_parameter",
+		"migrate_set_capability",
+	};
+
 	(void)incoming;
 	if (words->nr == 1)
 		command->kind = HMP_HELP;
-	else if (words->nr == 2 && (!strcmp(words->word[1], "migrate") ||
-				    !strcmp(words->word[1], "migrate_cancel") ||
-				    !strcmp(words->word[1], "migrate_set_parameter")))
-		command->kind = HMP_HELP_MIGRATE;
+	for (size_t i = 0; words->nr == 2 && i < ARRAY_SIZE(topics); i++) {
+		if (!strcmp(words->word[1], topics[i]))
+			command->kind = HMP_HELP_MIGRATE;
+	}
 }
 
 static const struct {
@@ -253,12 +285,14 @@ static const struct {
 } commands[] = {
 	{ "migrate", HMP_MIGRATE, parse_migrate },
 	{ "migrate_incoming", HMP_INCOMING, parse_incoming },
+	{ "migrate_start_postcopy", HMP_START_POSTCOPY, NULL },
 	{ "migrate_cancel", HMP_CANCEL, NULL },
 	{ "info", HMP_PASS, parse_info },
 	{ "help", HMP_PASS, parse_help },
 	{ "?", HMP_PASS, parse_help },
 	{ "cpu", HMP_PASS, parse_cpu },
 	{ "migrate_set_parameter", HMP_PASS, parse_parameter },
+	{ "migrate_set_capability", HMP_PASS, parse_capability },
 	{ "cont", HMP_CONT, NULL },
 	{ "c", HMP_CONT, NULL },
 	{ "stop", HMP_STOP, NULL },
@@ -299,17 +333,25 @@ void hmp_parse(struct hmp_command *command, const char *line, bool incoming)
 const char *hmp_help(void)
 {
 	return
-"migrate [-d] -p [-n] [-m] uri [forward [backward]] -- move the guest to the umem-qemu at uri\n"
-"\t\t\t (" URI_WANTED ")\n"
-"\t\t\t now, its memory follows on demand (using -d to not wait for completion)\n"
+"migrate [-d] [-p [-n]] [-m] uri [forward [backward]] -- move the guest to the umem-qemu at uri\n"
+"\t\t\t (" URI_WANTED "), using -d to not wait\n"
+"\t\t\t for completion. Without -p this is QEMU's, unless capability postcopy-ram is on:\n"
+"\t\t\t then memory is copied while the guest runs here, until little enough is left or\n"
+"\t\t\t migrate_start_postcopy; the guest moves, and the rest follows on demand\n"
+"\t\t\t -p to move the guest at once, all of its memory follows on demand\n"
 "\t\t\t -n to send only pages that are asked for and their prefault\n"
 "\t\t\t -m to let the background go on from where the guest last asked\n"
 "\t\t\t forward, backward: pages after and before each requested page sent with it (8 8)\n"
-"migrate_cancel  -- before the hand-over: give up a migrate -p, the guest stays\n"
-"migrate_set_parameter max-postcopy-bandwidth bytes -- for migrate -p: what is sent a second, at\n"
-"\t\t\t most, of the pages nobody asked for, also while it runs (0: no limit);\n"
-"\t\t\t max-bandwidth has no effect on migrate -p\n"
-"migrate_set_parameter multifd-compression none|zstd -- for the next migrate -p: pages nobody\n"
-"\t\t\t asked for are compressed one by one\n"
-"info migrate  -- the state of a migrate -p\n";
+"migrate_start_postcopy  -- no more pre-copy: the guest moves now, whatever is left\n"
+"migrate_cancel  -- before the hand-over: give the migration up, the guest stays\n"
+"migrate_set_capability postcopy-ram on|off -- whether migrate without -p is umem's\n"
+"migrate_set_parameter, of umem's migrations, also while one runs:\n"
+"\t\t\t max-bandwidth bytes -- sent a second, at most, before the guest moves (0: no limit)\n"
+"\t\t\t max-postcopy-bandwidth bytes -- after that, of pages nobody asked for (0: no limit)\n"
+"\t\t\t downtime-limit ms -- pre-copy is over once what is left takes no longer\n"
+"\t\t\t multifd-channels n -- connections for pages nobody asked for, 1 to 16\n"
+"\t\t\t urgent-channels n -- connections for pages that are asked for, 1 to 16; not QEMU's\n"
+"\t\t\t multifd-compression none|zstd -- for the next: pages nobody asked for are compressed\n"
+"\t\t\t one by one\n"
+"info migrate  -- how umem's migration stands\n";
 }

@@ -16,19 +16,26 @@
  * hosts of the lab); the time to the end was the same.
  */
 #define HMP_PREFAULT_DEFAULT	8u
+#define HMP_URGENT_CHANNELS	"urgent-channels"	/* a parameter that QEMU does not have */
+#define HMP_URGENT_CHANNELS_MAX	16u
 #define HMP_ERROR_MAX		(URI_ERROR_MAX + 128)
 
 enum hmp_kind {
 	HMP_EMPTY,
 	HMP_PASS,		/* for QEMU as it is */
 	HMP_MIGRATE,		/* migrate -p */
+	HMP_MIGRATE_EITHER,	/* migrate: ours if capability postcopy-ram is on, else QEMU's */
+	HMP_START_POSTCOPY,	/* migrate_start_postcopy */
 	HMP_INCOMING,		/* migrate_incoming */
 	HMP_CANCEL,		/* migrate_cancel */
 	HMP_INFO_MIGRATE,
+	HMP_INFO_PARAMETERS,	/* QEMU's and ours */
 	HMP_CONT,
 	HMP_STOP,
 	HMP_GUARDED,		/* for QEMU, unless the guest is on its way elsewhere */
-	HMP_PARAMETER,		/* for QEMU, which keeps it; a migrate -p goes by it, too */
+	HMP_PARAMETER,		/* for QEMU, which keeps it; umem goes by it, too */
+	HMP_CHANNELS,		/* migrate_set_parameter urgent-channels */
+	HMP_POSTCOPY_RAM,	/* migrate_set_capability postcopy-ram */
 	HMP_CPU,		/* cpu N: the following commands are about that one */
 	HMP_HELP,		/* help: QEMU's and ours */
 	HMP_HELP_MIGRATE,	/* help about a command of ours */
@@ -38,23 +45,31 @@ enum hmp_kind {
 /**
  * struct hmp_command - a line, understood
  * @word: its first word, for messages
- * @detach: HMP_MIGRATE: -d
- * @no_push: HMP_MIGRATE: -n
- * @follow: HMP_MIGRATE: -m
- * @forward: HMP_MIGRATE: pages sent after each requested one
- * @backward: HMP_MIGRATE: pages sent before it
- * @compress: HMP_MIGRATE: not typed with it, QEMU's multifd-compression is zstd
+ * @detach: migrate: -d
+ * @precopy: migrate: not -p
+ * @no_push: migrate: -n
+ * @follow: migrate: -m
+ * @ours: HMP_MIGRATE_EITHER: QEMU does not know a part of it
+ * @forward: migrate: pages sent after each requested one
+ * @backward: migrate: pages sent before it
+ * @compress: migrate: not typed with it, QEMU's multifd-compression is zstd
+ * @on: HMP_POSTCOPY_RAM
+ * @channels: HMP_CHANNELS
  * @cpu: HMP_CPU
- * @uri: HMP_MIGRATE, HMP_INCOMING
- * @error: HMP_ERROR: a sentence
+ * @uri: migrate, HMP_INCOMING
+ * @error: HMP_ERROR: a sentence; HMP_MIGRATE_EITHER: why umem could not, or empty
  */
 struct hmp_command {
 	enum hmp_kind kind;
 	char word[32];
 	bool detach;
+	bool precopy;
 	bool no_push;
 	bool follow;
+	bool ours;
 	bool compress;
+	bool on;
+	unsigned int channels;
 	uint32_t forward;
 	uint32_t backward;
 	int cpu;
@@ -69,7 +84,7 @@ struct hmp_command {
 void hmp_parse(struct hmp_command *command, const char *line, bool incoming);
 
 /**
- * hmp_init_migrate - a migrate -p with nothing said but that
+ * hmp_init_migrate - a migrate with nothing said but -p
  */
 void hmp_init_migrate(struct hmp_command *command);
 

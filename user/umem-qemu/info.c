@@ -68,6 +68,20 @@ static void set_progress(json_t *info, const struct migration *migration)
 		json_object_set_new(info, "blocktime", blocktime(migration->cpus, waits));
 }
 
+/* Neither side sees all of it: what lies between is GO's way through the network. */
+static void set_downtime(json_t *info, const struct migration *migration)
+{
+	uint64_t stopped = migration->stopped_us, go = migration->go_us,
+		 resumed = migration->resumed_us;
+
+	if (!migration->running || !go)
+		return;
+	if (stopped && go > stopped)
+		set_number(info, "stop_to_go_ms", (go - stopped) / USEC_PER_MSEC);
+	if (resumed > go)
+		set_number(info, "go_to_resume_ms", (resumed - go) / USEC_PER_MSEC);
+}
+
 static void set_times(json_t *info, const struct migration *migration, uint64_t now_us)
 {
 	uint64_t end_us = migration->ended_us ? migration->ended_us : now_us;
@@ -79,6 +93,7 @@ static void set_times(json_t *info, const struct migration *migration, uint64_t 
 		set_number(info, "guest_stopped_at_us", migration->stopped_us);
 	if (migration->resumed_us)
 		set_number(info, "guest_resumed_at_us", migration->resumed_us);
+	set_downtime(info, migration);
 }
 
 json_t *info_json(const struct migration *migration, uint64_t now_us)

@@ -12,6 +12,7 @@
 #define STREAM_BANDWIDTH	(1LL << 40)	/* bytes a second: no limit */
 #define SWITCH_TIMEOUT_MS	30000
 #define CANCEL_TIMEOUT_MS	5000
+#define CHANNELS_MAX		16u
 #define REASON_MS		100
 #define UNDO_RETRY_MS		50
 #define UNDO_TRIES		100
@@ -49,6 +50,18 @@ static const struct wanted_capability destination_capabilities[] = {
 	{ "return-path", false, false },
 	{ "switchover-ack", false, false },
 	{ "x-colo", false, false },
+};
+
+/* Parameters of QEMU's as umemd calls them: QEMU knows how they are written, and shows them. */
+static const struct limit {
+	const char *parameter;
+	const char *key;
+	uint64_t most;		/* of what umemd takes, 0: any */
+} limits[] = {
+	{ "max-postcopy-bandwidth", "max_bulk_bandwidth", 0 },
+	{ "max-bandwidth", "max_precopy_bandwidth", 0 },
+	{ "downtime-limit", "downtime_limit_ms", 0 },
+	{ "multifd-channels", "bulk_channels", CHANNELS_MAX },
 };
 
 static void undo_status(struct migration *m);
@@ -208,17 +221,52 @@ static void set_parameters(struct migration *m)
 	    json_pack("{s:I}", "max-bandwidth", (json_int_t)STREAM_BANDWIDTH));
 }
 
+/* Is max-bandwidth what set_parameters() made it, or has somebody set it since? */
+static bool bandwidth_is_ours(json_t *parameters)
+{
+	return number(parameters, "max-bandwidth") == STREAM_BANDWIDTH;
+}
+
+/* The user's parameters: what was set for the stream is none of them. */
+static void take_parameters(struct migration *m, json_t *result)
+{
+	json_t *bandwidth = json_object_get(m->parameters, "max-bandwidth");
+	json_t *parameters = memory_or_exit(json_copy(result));
+
+	if (bandwidth && bandwidth_is_ours(parameters))
+		json_object_set(parameters, "max-bandwidth", bandwidth);
+	json_decref(m->parameters);
+	m->parameters = parameters;
+}
+
+static void hand_over_postcopy_ram(struct migration *m)
+{
+	json_t *list = json_pack("[{s:s, s:b}]", "capability", "postcopy-ram",
+				 "state", m->postcopy_ram);
+
+	ask(m, ASK_NOTHING, "migrate-set-capabilities", json_pack("{s:o}", "capabilities", list));
+	m->postcopy_held = false;
+}
+
 static void restore_settings(struct migration *m)
+{
+	if (m->parameters_changed)
+		ask(m, ASK_RESTORE, "query-migrate-parameters", NULL);
+	if (m->capabilities_changed)
+		ask(m, ASK_NOTHING, "migrate-set-capabilities", capability_changes(m, true));
+	m->capabilities_changed = false;
+	if (m->postcopy_held && m->moved)
+		hand_over_postcopy_ram(m);
+}
+
+static void restore_reply(struct migration *m, json_t *result)
 {
 	json_t *bandwidth = json_object_get(m->parameters, "max-bandwidth");
 
-	if (m->parameters_changed && bandwidth)
+	if (m->parameters_changed && bandwidth && bandwidth_is_ours(result))
 		ask(m, ASK_NOTHING, "migrate-set-parameters",
 		    json_pack("{s:O}", "max-bandwidth", bandwidth));
-	if (m->capabilities_changed)
-		ask(m, ASK_NOTHING, "migrate-set-capabilities", capability_changes(m, true));
 	m->parameters_changed = false;
-	m->capabilities_changed = false;
 }
 
 /* ---- the ends ---- */
@@ -350,9 +398,13 @@ static void fail(struct migration *m, const char *format, ...)
 
 /* ---- source ---- */
 
+/* What is yet to be set back after an earlier one is kept. */
 static void begin(struct migration *m, enum migration_role role)
 {
-	migration_destroy(m);
+	json_decref(m->capabilities);
+	json_decref(m->progress);
+	json_decref(m->cpus);
+	free(m->reason);
 	*m = (struct migration){
 		.ops = m->ops,
 		.context = m->context,
@@ -360,6 +412,11 @@ static void begin(struct migration *m, enum migration_role role)
 		.nr_regions = m->nr_regions,
 		.deferred = m->deferred,
 		.paused = m->paused,
+		.urgent_channels = m->urgent_channels,
+		.parameters = m->parameters,
+		.parameters_changed = m->parameters_changed,
+		.postcopy_held = m->postcopy_held,
+		.postcopy_ram = m->postcopy_ram,
 		.role = role,
 		.started_us = m->ops->now_us(m->context),
 	};
@@ -409,16 +466,10 @@ static void status_reply(struct migration *m, json_t *result)
 	ask(m, ASK_CAPABILITIES, "query-migrate-capabilities", NULL);
 }
 
-/* The limit as QEMU keeps it: it knows how sizes are written, and shows it. */
-static void take_limit(struct migration *m, json_t *parameters)
-{
-	m->max_bulk_bandwidth = number(parameters, "max-postcopy-bandwidth");
-}
-
 /* umem compresses page by page, without multifd; of QEMU's ways it knows one. */
-static void take_compression(struct migration *m, json_t *parameters)
+static void take_compression(struct migration *m)
 {
-	json_t *value = json_object_get(parameters, "multifd-compression");
+	json_t *value = json_object_get(m->parameters, "multifd-compression");
 	const char *way = json_is_string(value) ? json_string_value(value) : "none";
 
 	m->command.compress = !strcmp(way, "zstd");
@@ -427,10 +478,36 @@ static void take_compression(struct migration *m, json_t *parameters)
 		    way);
 }
 
-static void tell_limit(struct migration *m)
+static void add_limit(struct migration *m, json_t *command, const struct limit *limit)
 {
-	tell(m, json_pack("{s:s, s:I}", "cmd", "set", "max_bulk_bandwidth",
-			  (json_int_t)m->max_bulk_bandwidth));
+	uint64_t value = number(m->parameters, limit->parameter);
+
+	if (!json_is_integer(json_object_get(m->parameters, limit->parameter)))
+		return;
+	if (limit->most && value > limit->most) {
+		say(m, "migrate: %s is %llu, umem takes %llu at most: it has %llu", limit->parameter,
+		    (unsigned long long)value, (unsigned long long)limit->most,
+		    (unsigned long long)limit->most);
+		value = limit->most;
+	}
+	json_object_set_new(command, limit->key, json_integer((json_int_t)value));
+}
+
+static void tell_limits(struct migration *m)
+{
+	json_t *command = json_pack("{s:s, s:i}", "cmd", "set",
+				    "urgent_channels", (int)m->urgent_channels);
+
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++)
+		add_limit(m, command, &limits[i]);
+	tell(m, command);
+}
+
+void migration_set_urgent_channels(struct migration *m, unsigned int channels)
+{
+	m->urgent_channels = channels;
+	if (m->role == MIGRATION_SOURCE && m->umemd_alive)
+		tell(m, json_pack("{s:s, s:i}", "cmd", "set", "urgent_channels", (int)channels));
 }
 
 void migration_parameters_changed(struct migration *m)
@@ -443,9 +520,9 @@ static void parameters_again_reply(struct migration *m, json_t *result)
 {
 	if (!result || m->role != MIGRATION_SOURCE || !migration_active(m))
 		return;
-	take_limit(m, result);
+	take_parameters(m, result);
 	if (m->umemd_alive)
-		tell_limit(m);
+		tell_limits(m);
 }
 
 static void spawn(struct migration *m)
@@ -458,8 +535,8 @@ static void spawn(struct migration *m)
 		return;
 	}
 	m->umemd_alive = true;
-	if (m->max_bulk_bandwidth)
-		tell_limit(m);
+	if (m->role == MIGRATION_SOURCE)
+		tell_limits(m);
 	m->phase = m->role == MIGRATION_SOURCE ? PHASE_ADVISE : PHASE_WAIT;
 }
 
@@ -467,6 +544,7 @@ static void capabilities_reply(struct migration *m, json_t *result)
 {
 	const char *missing;
 
+	json_decref(m->capabilities);
 	m->capabilities = json_incref(result);
 	missing = missing_capability(m);
 	if (missing)
@@ -476,6 +554,14 @@ static void capabilities_reply(struct migration *m, json_t *result)
 		ask(m, ASK_PARAMETERS, "query-migrate-parameters", NULL);
 	else
 		set_capabilities(m);
+}
+
+static void parameters_reply(struct migration *m, json_t *result)
+{
+	take_parameters(m, result);
+	if (m->phase == PHASE_QUERY)
+		take_compression(m);
+	ask(m, ASK_MEMORY, "query-memdev", NULL);
 }
 
 static bool is_region(const struct migration *m, const char *name)
@@ -501,7 +587,38 @@ static void memory_reply(struct migration *m, json_t *result)
 		return fail(m, "memory backend \"%s\" is shared memory outside umem, wanted none: object_add it with share=off",
 			    id ? id : "(without an id)");
 	}
-	spawn(m);
+	if (m->phase == PHASE_QUERY)
+		spawn(m);
+	else
+		set_capabilities(m);
+}
+
+/* The switchover begins. In pre-copy the user may have set, and plugged in, what he liked. */
+static void prepare(struct migration *m)
+{
+	if (m->phase == PHASE_PRECOPY)
+		set_state(m, "switchover");
+	m->phase = PHASE_PREPARE;
+	ask(m, ASK_CAPABILITIES, "query-migrate-capabilities", NULL);
+}
+
+static void advise(struct migration *m)
+{
+	set_state(m, "advise");
+	if (!m->command.precopy || m->switch_soon)
+		return prepare(m);
+	m->phase = PHASE_PRECOPY;
+	set_state(m, "precopy");
+}
+
+static void converged(struct migration *m, json_t *event)
+{
+	if (m->phase != PHASE_PRECOPY)
+		return;		/* it is being switched over already */
+	note(m, "CONVERGED", "role=source remaining_bytes=%llu expected_downtime_ms=%llu",
+	     (unsigned long long)number(event, "remaining_bytes"),
+	     (unsigned long long)number(event, "expected_downtime_ms"));
+	prepare(m);
 }
 
 static void give_stream(struct migration *m)
@@ -537,6 +654,7 @@ static void try_go(struct migration *m)
 	m->moved = true;
 	m->phase = PHASE_AFTER;
 	tell(m, json_pack("{s:s, s:b}", "cmd", "go", "run", m->running));
+	m->go_us = m->ops->now_us(m->context);
 	note(m, "GO", "role=source run=%s", m->running ? "true" : "false");
 	set_state(m, "running");
 	restore_settings(m);
@@ -647,6 +765,7 @@ static void destination_go(struct migration *m, bool run)
 			    m->phase);
 	m->moved = true;
 	m->phase = PHASE_AFTER;
+	m->go_us = m->ops->now_us(m->context);
 	m->running = run && !m->paused;
 	note(m, "GO", "role=destination run=%s", run ? "true" : "false");
 	if (m->running)
@@ -706,10 +825,7 @@ static void reply_ok(struct migration *m, enum migration_question question, json
 	case ASK_CAPABILITIES:
 		return capabilities_reply(m, result);
 	case ASK_PARAMETERS:
-		m->parameters = json_incref(result);
-		take_limit(m, result);
-		take_compression(m, result);
-		return ask(m, ASK_MEMORY, "query-memdev", NULL);
+		return parameters_reply(m, result);
 	case ASK_MEMORY:
 		return memory_reply(m, result);
 	case ASK_SET_CAPABILITIES:
@@ -751,6 +867,8 @@ void migration_qemu_reply(struct migration *m, enum migration_question question,
 	case ASK_NOTHING:
 	case ASK_UNDO_CANCEL:
 		return;
+	case ASK_RESTORE:
+		return restore_reply(m, result);
 	case ASK_PARAMETERS_AGAIN:
 		return parameters_again_reply(m, result);
 	case ASK_WHO_STOPPED:
@@ -845,13 +963,10 @@ static void all_present(struct migration *m)
 
 static void source_umemd_state(struct migration *m, const char *state)
 {
-	if (!strcmp(state, "advise") && m->phase == PHASE_ADVISE) {
-		set_state(m, "advise");
-		m->phase = PHASE_PREPARE;
-		set_capabilities(m);
-	} else if (!strcmp(state, "listen") && !m->moved) {
+	if (!strcmp(state, "advise") && m->phase == PHASE_ADVISE)
+		advise(m);
+	else if (!strcmp(state, "listen") && !m->moved)
 		set_state(m, "listen");
-	}
 }
 
 static void destination_umemd_state(struct migration *m, const char *state)
@@ -911,6 +1026,8 @@ void migration_umemd_event(struct migration *m, json_t *event)
 		umemd_state(m, string_or(event, "state", ""));
 	} else if (!strcmp(name, "listening")) {
 		umemd_listens(m, string_or(event, "uri", m->command.uri));
+	} else if (!strcmp(name, "converged") && m->role == MIGRATION_SOURCE) {
+		converged(m, event);
 	} else if (!strcmp(name, "ready") && m->role == MIGRATION_SOURCE) {
 		note(m, "READY", "role=source");
 		m->umemd_ready = true;
@@ -945,6 +1062,53 @@ void migration_timer(struct migration *m)
 }
 
 /* ---- what the monitor asks ---- */
+
+bool migration_postcopy_ram(json_t *capabilities)
+{
+	return json_is_true(json_object_get(find_capability(capabilities, "postcopy-ram"),
+					    "state"));
+}
+
+bool migration_hold_postcopy_ram(struct migration *m, bool on)
+{
+	if (m->role != MIGRATION_DESTINATION || m->moved)
+		return false;
+	m->postcopy_held = true;
+	m->postcopy_ram = on;
+	return true;
+}
+
+static char *why_not_start_postcopy(const struct migration *m)
+{
+	if (m->role == MIGRATION_SOURCE && m->moved)
+		return text_format("the guest has moved to %s already (state %s)", m->command.uri,
+				   m->state);
+	if (m->role == MIGRATION_DESTINATION && (migration_active(m) || !m->moved))
+		return text_copy("the guest comes here, only at its source can the switchover be started");
+	if (!migration_active(m))
+		return text_copy("no migration is under way, wanted one in pre-copy: migrate without -p begins it, at the monitor with capability postcopy-ram on");
+	if (m->phase == PHASE_UNDO)
+		return text_copy("the migration is being given up, wanted one in pre-copy");
+	if (!m->command.precopy)
+		return text_format("the migration to %s (state %s) was begun with -p, it has no pre-copy and switches over by itself",
+				   m->command.uri, m->state);
+	if (m->switch_soon || m->phase > PHASE_PRECOPY)
+		return text_format("the guest is being switched over to %s already (state %s)",
+				   m->command.uri, m->state);
+	return NULL;
+}
+
+char *migration_start_postcopy(struct migration *m)
+{
+	char *why = why_not_start_postcopy(m);
+
+	if (why)
+		return why;
+	m->switch_soon = true;
+	if (m->phase == PHASE_PRECOPY)
+		prepare(m);
+	return NULL;
+}
 
 char *migration_cancel(struct migration *m)
 {
@@ -1042,6 +1206,7 @@ void migration_init(struct migration *m, const struct migration_ops *ops, void *
 		.context = context,
 		.regions = regions,
 		.nr_regions = nr_regions,
+		.urgent_channels = 1,
 	};
 }
 

@@ -9,13 +9,17 @@
  *
  * QUERY    how does QEMU stand    ARM      capabilities are set
  * ADVISE   umemd connects         WAIT     umemd waits for a source
- * PREPARE  capabilities, stream   ADVISE   a source came, QEMU gets the stream
- * STREAM   the guest runs, QEMU   LOAD     QEMU reads device state
- *          sends video RAM, ROMs  READY    it is loaded, the source is told
+ * PRECOPY  umemd sends rounds     ADVISE   a source came, QEMU gets the stream
+ * PREPARE  capabilities, stream   LOAD     QEMU reads device state
+ * STREAM   the guest runs, QEMU   READY    it is loaded, the source is told
+ *          sends video RAM, ROMs
  * SWITCH   the guest is stopped
  * ------------------------- GO: the guest has moved --------------------------
  * AFTER    pages travel           AFTER    the guest runs, pages arrive
  * END      all pages are there    END
+ *
+ * PRECOPY is there without -p only. It lasts until little enough is dirty, which umemd
+ * says, or the user wants no more of it; the guest may be paused and go on meanwhile.
  *
  * Whatever fails at the source before GO leads through UNDO: QEMU's migration is
  * cancelled, the guest goes on if it ran before, settings are as they were. From
@@ -44,6 +48,7 @@ enum migration_phase {
 	PHASE_ARM,
 	PHASE_WAIT,
 	PHASE_ADVISE,
+	PHASE_PRECOPY,
 	PHASE_PREPARE,
 	PHASE_STREAM,
 	PHASE_SWITCH,
@@ -58,10 +63,11 @@ enum migration_phase {
 /* Questions to QEMU whose answers the machine waits for. */
 enum migration_question {
 	ASK_STATUS,		/* query-status before anything is done */
-	ASK_CAPABILITIES,
+	ASK_CAPABILITIES,	/* this and the next two: again before the switchover */
 	ASK_PARAMETERS,
-	ASK_PARAMETERS_AGAIN,	/* somebody set one */
 	ASK_MEMORY,
+	ASK_PARAMETERS_AGAIN,	/* somebody set one */
+	ASK_RESTORE,		/* the parameters, to see which are to be set back */
 	ASK_SET_CAPABILITIES,
 	ASK_SET_PARAMETERS,
 	ASK_GETFD,
@@ -108,7 +114,11 @@ struct migration_ops {
  * @moved: GO was said: the guest is, or was, on the other side
  * @state: the design's word for how it stands, for people
  * @reason: why @state is failed or cancelled
+ * @switch_soon: source: no more pre-copy than was made until now
+ * @urgent_channels: source: how many umemd is to have
+ * @postcopy_held: destination: @postcopy_ram is set in QEMU once the guest is here
  * @stopped_us: source: when QEMU stopped the guest
+ * @go_us: when GO was sent, or came
  * @resumed_us: destination: when QEMU started it
  */
 struct migration {
@@ -133,16 +143,18 @@ struct migration {
 	bool stream_received;	/* destination: umemd has given QEMU all of it */
 	bool load_failed;	/* QEMU could not load it; the reason is to come */
 	bool user_cancelled;
+	bool switch_soon;
 	unsigned int undo_tries;
 
-	uint64_t max_bulk_bandwidth;	/* source: bytes a second; 0: no limit */
-	json_t *capabilities;	/* as they were, to be set again */
+	unsigned int urgent_channels;
+	json_t *capabilities;	/* as the user has them, to be set again */
 	json_t *parameters;
 	bool capabilities_changed, parameters_changed;
+	bool postcopy_held, postcopy_ram;
 
 	const char *state;
 	char *reason;
-	uint64_t started_us, ended_us, stopped_us, resumed_us;
+	uint64_t started_us, ended_us, stopped_us, go_us, resumed_us;
 	json_t *progress;	/* umemd's last event of that name, or NULL */
 	json_t *cpus;		/* destination: what ASK_CPUS gave, or NULL */
 };
@@ -156,7 +168,8 @@ void migration_init(struct migration *migration, const struct migration_ops *ops
 void migration_destroy(struct migration *migration);
 
 /**
- * migration_start - the user typed migrate -p
+ * migration_start - the user wants the guest elsewhere
+ * @command: with -p, or with pre-copy
  *
  * Return: NULL, and done() follows some time; or why not, the caller's string.
  */
@@ -178,6 +191,14 @@ char *migration_listen(struct migration *migration, const char *uri);
  * @paused: -S was given
  */
 void migration_expect(struct migration *migration, bool deferred, bool paused);
+
+/**
+ * migration_start_postcopy - the user typed migrate_start_postcopy
+ *
+ * Return: NULL, the switchover begins as soon as umemd is connected; or why not, the
+ * caller's string.
+ */
+char *migration_start_postcopy(struct migration *migration);
 
 /**
  * migration_cancel - the user typed migrate_cancel
@@ -217,6 +238,27 @@ bool migration_guard(struct migration *migration, const struct hmp_command *comm
  * migration_parameters_changed - a parameter of QEMU's that umem goes by was set
  */
 void migration_parameters_changed(struct migration *migration);
+
+/**
+ * migration_set_urgent_channels - umem's own parameter was set
+ */
+void migration_set_urgent_channels(struct migration *migration, unsigned int channels);
+
+/**
+ * migration_postcopy_ram - is that capability on
+ * @capabilities: QEMU's answer to query-migrate-capabilities
+ */
+bool migration_postcopy_ram(json_t *capabilities);
+
+/**
+ * migration_hold_postcopy_ram - keep a setting of that capability from QEMU for now
+ *
+ * A QEMU that waits for a guest refuses it beside x-ignore-shared, and where it cannot
+ * have userfaultfd; umem's destination needs neither of QEMU's post-copy.
+ *
+ * Return: false if QEMU may be told.
+ */
+bool migration_hold_postcopy_ram(struct migration *migration, bool on);
 
 void migration_qemu_reply(struct migration *migration, enum migration_question question,
 			  json_t *result, const char *error);

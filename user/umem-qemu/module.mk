@@ -18,8 +18,8 @@ umem-qemu-test_umemd-src   := umem-qemu/umemd.c umem-qemu/child.c umem-qemu/loop
 			      common/jsonl.c common/uri.c common/log.c
 umem-qemu-test_child-src   := umem-qemu/child.c common/text.c common/log.c
 umem-qemu-test_loop-src    := umem-qemu/loop.c common/text.c common/log.c
-umem-qemu-test_monitor-src := umem-qemu/monitor.c umem-qemu/loop.c common/meter.c common/text.c \
-			      common/log.c
+umem-qemu-test_monitor-src := umem-qemu/monitor.c umem-qemu/loop.c common/meter.c common/runtime.c \
+			      common/text.c common/log.c
 umem-qemu-test_request-src := umem-qemu/request.c umem-qemu/hmp.c common/uri.c common/text.c \
 			      common/log.c
 umem-qemu-test_control-src := umem-qemu/control.c umem-qemu/request.c umem-qemu/hmp.c \

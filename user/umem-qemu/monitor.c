@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <readline/history.h>
@@ -17,6 +15,7 @@
 
 #include "common/log.h"
 #include "common/meter.h"
+#include "common/runtime.h"
 #include "common/text.h"
 #include "common/util.h"
 #include "umem-qemu/loop.h"
@@ -378,35 +377,10 @@ static void accept_client(void *context, short revents)
 	watch(monitor);
 }
 
-static int listen_at(const char *path)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct stat st;
-	int fd, err;
-
-	if (strlen(path) >= sizeof(address.sun_path)) {
-		errno = ENAMETOOLONG;
-		return -1;
-	}
-	strcpy(address.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -1;
-	/* As with QEMU, a socket left behind is no obstacle. */
-	if (!lstat(path, &st) && S_ISSOCK(st.st_mode))
-		unlink(path);
-	if (!bind(fd, (struct sockaddr *)&address, sizeof(address)) && !listen(fd, 4))
-		return fd;
-	err = errno;
-	close(fd);
-	errno = err;
-	return -1;
-}
-
 struct monitor *monitor_open_unix(const char *path, bool wait, monitor_line_fn *line,
-				  void *context)
+				  void *context, char **error)
 {
-	int fd = listen_at(path);
+	int fd = runtime_listen(path, false, error);
 	struct monitor *monitor;
 	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
 

@@ -23,11 +23,12 @@ struct monitor *monitor_open_stdio(monitor_line_fn *line, void *context);
 /**
  * monitor_open_unix - listen at @path and serve who comes
  * @wait: return only when the first client has come
+ * @error: on failure a sentence, the caller's
  *
- * Return: the monitor, or NULL with errno set.
+ * A socket where nobody listens any more is replaced, nothing else is.
  */
 struct monitor *monitor_open_unix(const char *path, bool wait, monitor_line_fn *line,
-				  void *context);
+				  void *context, char **error);
 void monitor_close(struct monitor *monitor);
 
 /**

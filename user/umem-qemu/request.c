@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "umem-qemu/request.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@ struct key {
 	const char *name;
 	/* NULL, or why not, the caller's string */
 	char *(*take)(struct hmp_command *command, const struct key *key, json_t *value);
+	size_t offset;		/* of its field in the command */
 };
 
 static char *quote(json_t *value)
@@ -45,17 +47,17 @@ static char *take_uri(struct hmp_command *command, const struct key *key, json_t
 
 static char *take_flag(struct hmp_command *command, const struct key *key, json_t *value)
 {
+	bool *flag = (bool *)((char *)command + key->offset);
+
 	if (!json_is_boolean(value))
 		return wrong_type(key, value, "true or false");
-	if (!strcmp(key->name, "no_push"))
-		command->no_push = json_is_true(value);
-	else
-		command->follow = json_is_true(value);
+	*flag = json_is_true(value);
 	return NULL;
 }
 
 static char *take_pages(struct hmp_command *command, const struct key *key, json_t *value)
 {
+	uint32_t *field = (uint32_t *)((char *)command + key->offset);
 	json_int_t pages = json_integer_value(value);
 	char wanted[40];
 
@@ -63,19 +65,17 @@ static char *take_pages(struct hmp_command *command, const struct key *key, json
 		snprintf(wanted, sizeof(wanted), "0 to %u pages", HMP_PREFAULT_MAX);
 		return wrong_type(key, value, wanted);
 	}
-	if (!strcmp(key->name, "forward"))
-		command->forward = (uint32_t)pages;
-	else
-		command->backward = (uint32_t)pages;
+	*field = (uint32_t)pages;
 	return NULL;
 }
 
 static const struct key migrate_keys[] = {
-	{ "uri", take_uri },
-	{ "no_push", take_flag },
-	{ "follow", take_flag },
-	{ "forward", take_pages },
-	{ "backward", take_pages },
+	{ "uri", take_uri, offsetof(struct hmp_command, uri) },
+	{ "precopy", take_flag, offsetof(struct hmp_command, precopy) },
+	{ "no_push", take_flag, offsetof(struct hmp_command, no_push) },
+	{ "follow", take_flag, offsetof(struct hmp_command, follow) },
+	{ "forward", take_pages, offsetof(struct hmp_command, forward) },
+	{ "backward", take_pages, offsetof(struct hmp_command, backward) },
 };
 
 /* ---- commands ---- */
@@ -87,6 +87,7 @@ static const struct {
 	size_t nr_keys;
 } commands[] = {
 	{ "migrate", REQUEST_MIGRATE, migrate_keys, ARRAY_SIZE(migrate_keys) },
+	{ "start-postcopy", REQUEST_START_POSTCOPY, NULL, 0 },
 	{ "cancel", REQUEST_CANCEL, NULL, 0 },
 	{ "info", REQUEST_INFO, NULL, 0 },
 	{ "watch", REQUEST_WATCH, NULL, 0 },
@@ -115,13 +116,15 @@ static char *take_keys(struct request *request, size_t command, json_t *object)
 		if (!key)
 			return text_format("%s: there is no key \"%.60s\", wanted %s",
 					   commands[command].name, name, commands[command].nr_keys ?
-					   "uri, no_push, follow, forward, backward" : "cmd alone");
+					   "uri, precopy, no_push, follow, forward, backward" : "cmd alone");
 		why = key->take(&request->command, key, value);
 		if (why)
 			return why;
 	}
 	if (request->kind == REQUEST_MIGRATE && !request->command.uri[0])
 		return text_copy("migrate: there is no uri, wanted \"uri\", " URI_WANTED);
+	if (request->command.precopy && request->command.no_push)
+		return text_copy("migrate: precopy and no_push are both true, wanted one of them: pre-copy sends what nobody asked for");
 	return NULL;
 }
 
@@ -141,7 +144,7 @@ int request_decode(struct request *request, json_t *object, char **error)
 		return *error ? -1 : 0;
 	}
 	got = cmd ? quote(cmd) : text_copy("not there");
-	*error = text_format("cmd is %s, wanted \"migrate\", \"cancel\", \"info\" or \"watch\"", got);
+	*error = text_format("cmd is %s, wanted \"migrate\", \"start-postcopy\", \"cancel\", \"info\" or \"watch\"", got);
 	free(got);
 	return -1;
 }

@@ -2,8 +2,9 @@
 /*
  * What comes in at the control socket, one JSON object each:
  *
- *   {"cmd":"migrate", "uri":"tcp:HOST:PORT", "no_push":false, "follow":false,
- *    "forward":8, "backward":8}		all but uri may be left out
+ *   {"cmd":"migrate", "uri":"tcp:HOST:PORT", "precopy":false, "no_push":false,
+ *    "follow":false, "forward":8, "backward":8}	all but uri may be left out
+ *   {"cmd":"start-postcopy"}
  *   {"cmd":"cancel"}
  *   {"cmd":"info"}
  *   {"cmd":"watch"}
@@ -20,11 +21,12 @@ enum request_kind {
 	REQUEST_CANCEL,
 	REQUEST_INFO,
 	REQUEST_WATCH,
+	REQUEST_START_POSTCOPY,
 };
 
 /**
  * struct request - a request, understood
- * @command: REQUEST_MIGRATE: as the monitor's migrate -p -d gives it
+ * @command: REQUEST_MIGRATE: as the monitor's migrate -d gives it, with -p if not precopy
  */
 struct request {
 	enum request_kind kind;

@@ -44,6 +44,14 @@ struct passed_line {
 	struct hmp_command command;
 };
 
+/* A migrate without -p, until QEMU has told whether it is umem's. */
+struct undecided_line {
+	struct supervisor *supervisor;
+	struct monitor *monitor;
+	char *text;
+	struct hmp_command command;
+};
+
 struct log_line {
 	struct log_line *next;
 	enum log_level level;
@@ -247,6 +255,8 @@ static void control_request(void *context, const struct request *request,
 	answer->reply = json_pack("{s:b}", "ok", true);
 	if (request->kind == REQUEST_MIGRATE)
 		why = command_migrate(s, &request->command, NULL);
+	else if (request->kind == REQUEST_START_POSTCOPY)
+		why = migration_start_postcopy(&s->migration);
 	else if (request->kind == REQUEST_CANCEL)
 		why = command_cancel(s);
 	else if (request->kind == REQUEST_WATCH)
@@ -520,6 +530,12 @@ static char *without_returns(const char *text)
 	return copy;
 }
 
+/* QEMU says nothing to a migrate that it does, or that it does not wait for the end. */
+static bool has_begun(const char *text)
+{
+	return text && (!*text || strstr(text, "continuing detached"));
+}
+
 static void line_answered(void *context, json_t *result, const char *error)
 {
 	struct passed_line *line = context;
@@ -531,11 +547,16 @@ static void line_answered(void *context, json_t *result, const char *error)
 		print_and_free(line->monitor, without_returns(text));
 	if (!error && (line->command.kind == HMP_HELP || line->command.kind == HMP_HELP_MIGRATE))
 		monitor_print(line->monitor, hmp_help());
+	if (!error && line->command.kind == HMP_INFO_PARAMETERS)
+		print_and_free(line->monitor,
+			       text_format(HMP_URGENT_CHANNELS ": %u\n",
+					   line->supervisor->migration.urgent_channels));
 	if (line->command.kind == HMP_PARAMETER && text && !*text)
 		migration_parameters_changed(&line->supervisor->migration);
 	if (line->command.kind == HMP_CPU && text && !*text)
 		*monitor_cpu(line->monitor) = line->command.cpu;
-	if (line->command.kind == HMP_GUARDED && !strcmp(line->command.word, "migrate"))
+	if (line->command.kind == HMP_GUARDED && !strcmp(line->command.word, "migrate") &&
+	    has_begun(text))
 		line->supervisor->qemus_own_migration = true;
 	monitor_ready(line->monitor);
 	free(line);
@@ -596,6 +617,29 @@ static void run_incoming(struct supervisor *s, struct monitor *monitor,
 	taken(monitor, "migrate_incoming", why);
 }
 
+static void run_start_postcopy(struct supervisor *s, struct monitor *monitor, const char *text,
+			       const struct hmp_command *command)
+{
+	char *why;
+
+	if (s->qemus_own_migration)
+		return pass_line(s, monitor, text, command);
+	why = migration_start_postcopy(&s->migration);
+	if (why)
+		print_and_free(monitor, text_format("migrate_start_postcopy: %s\n", why));
+	free(why);
+	monitor_ready(monitor);
+}
+
+static void run_postcopy_ram(struct supervisor *s, struct monitor *monitor, const char *text,
+			     const struct hmp_command *command)
+{
+	if (migration_hold_postcopy_ram(&s->migration, command->on))
+		monitor_ready(monitor);
+	else
+		pass_line(s, monitor, text, command);
+}
+
 static void run_cancel(struct supervisor *s, struct monitor *monitor, const char *text,
 		       const struct hmp_command *command)
 {
@@ -634,6 +678,53 @@ static void run_guarded(struct supervisor *s, struct monitor *monitor, const cha
 	free(why);
 }
 
+/* During a switchover the capability is off as well: what stands in the way comes first. */
+static void run_qemus_migrate(struct undecided_line *line)
+{
+	char *why;
+
+	line->command.kind = HMP_GUARDED;
+	if (!migration_guard(&line->supervisor->migration, &line->command, &why)) {
+		answer(line->monitor, why);
+		free(why);
+	} else if (line->command.ours) {
+		answer(line->monitor, "migrate: -m, forward and backward are umem's, and capability postcopy-ram is off, wanted it on (migrate_set_capability postcopy-ram on), or -p");
+	} else {
+		pass_line(line->supervisor, line->monitor, line->text, &line->command);
+	}
+}
+
+static void capabilities_told(void *context, json_t *result, const char *error)
+{
+	struct undecided_line *line = context;
+
+	if (error)
+		answer(line->monitor, line->supervisor->qmp_ready ? error : NULL);
+	else if (!migration_postcopy_ram(result))
+		run_qemus_migrate(line);
+	else if (*line->command.error)
+		answer(line->monitor, line->command.error);
+	else
+		run_migrate(line->supervisor, line->monitor, &line->command);
+	free(line->text);
+	free(line);
+}
+
+static void run_migrate_either(struct supervisor *s, struct monitor *monitor, const char *text,
+			       const struct hmp_command *command)
+{
+	struct undecided_line *line = memory_or_exit(calloc(1, sizeof(*line)));
+
+	*line = (struct undecided_line){
+		.supervisor = s,
+		.monitor = monitor,
+		.text = text_copy(text),
+		.command = *command,
+	};
+	qmp_execute(&s->qmp, "query-migrate-capabilities", NULL, -1, capabilities_told, line);
+	watch_qmp(s);
+}
+
 static void monitor_line(void *context, struct monitor *monitor, const char *text)
 {
 	struct supervisor *s = context;
@@ -649,6 +740,15 @@ static void monitor_line(void *context, struct monitor *monitor, const char *tex
 		return answer(monitor, command.error);
 	case HMP_MIGRATE:
 		return run_migrate(s, monitor, &command);
+	case HMP_MIGRATE_EITHER:
+		return run_migrate_either(s, monitor, text, &command);
+	case HMP_START_POSTCOPY:
+		return run_start_postcopy(s, monitor, text, &command);
+	case HMP_POSTCOPY_RAM:
+		return run_postcopy_ram(s, monitor, text, &command);
+	case HMP_CHANNELS:
+		migration_set_urgent_channels(&s->migration, command.channels);
+		return monitor_ready(monitor);
 	case HMP_INCOMING:
 		return run_incoming(s, monitor, &command);
 	case HMP_CANCEL:
@@ -666,6 +766,8 @@ static void monitor_line(void *context, struct monitor *monitor, const char *tex
 
 static int open_monitors(struct supervisor *s)
 {
+	char *error = NULL;
+
 	for (size_t i = 0; i < s->options->nr_monitors; i++) {
 		const struct monitor_option *option = &s->options->monitors[i];
 
@@ -673,10 +775,10 @@ static int open_monitors(struct supervisor *s)
 			s->monitors[i] = monitor_open_stdio(monitor_line, s);
 		else
 			s->monitors[i] = monitor_open_unix(option->path, option->wait,
-							   monitor_line, s);
+							   monitor_line, s, &error);
 		if (!s->monitors[i]) {
-			log_error("-monitor unix:%s: cannot listen there: %s", option->path,
-				  strerror(errno));
+			log_error("-monitor unix:%s", error);
+			free(error);
 			return -1;
 		}
 	}
@@ -914,7 +1016,7 @@ int supervisor_run(const struct options *options, const struct host *host)
 	migration_init(&s.migration, &migration_ops, &s, s.region_names, options->nr_regions);
 
 	if (options->foreign_monitor)
-		log_warning("-monitor %s is QEMU's own: it does not know migrate -p; stdio and unix: do",
+		log_warning("-monitor %s is QEMU's own: it does not know umem's migrate; stdio and unix: do",
 			    options->foreign_monitor);
 	if (catch_signals(&s) || open_monitors(&s) || open_control(&s) || start_qemu(&s)) {
 		close_monitors(&s);

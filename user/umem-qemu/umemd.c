@@ -38,7 +38,7 @@ struct umemd {
 char **umemd_argv(const struct umemd_setup *setup, int control_fd, int state_fd)
 {
 	bool source = setup->role == MIGRATION_SOURCE;
-	char **argv = memory_or_exit(calloc(setup->nr_regions + 11, sizeof(*argv)));
+	char **argv = memory_or_exit(calloc(setup->nr_regions + 12, sizeof(*argv)));
 	size_t nr = 0;
 
 	argv[nr++] = text_copy("umemd");
@@ -53,6 +53,8 @@ char **umemd_argv(const struct umemd_setup *setup, int control_fd, int state_fd)
 	if (source) {
 		argv[nr++] = text_format("--forward=%u", setup->command->forward);
 		argv[nr++] = text_format("--backward=%u", setup->command->backward);
+		if (setup->command->precopy)
+			argv[nr++] = text_copy("--precopy");
 		if (setup->command->no_push)
 			argv[nr++] = text_copy("--no-push");
 		if (setup->command->follow)

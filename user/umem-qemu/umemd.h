@@ -20,7 +20,7 @@
  * @uri: where the other side is, or where to listen; the descriptor of fd:NUMBER is
  *	umemd's once it was started
  * @claimed: that descriptor was set aside for it when umem-qemu began
- * @command: MIGRATION_SOURCE: prefault, push and compression
+ * @command: MIGRATION_SOURCE: pre-copy, prefault, push and compression
  * @touch: MIGRATION_DESTINATION: touch pages after publishing
  * @regions: guest memory
  * @region_fds: a descriptor of each

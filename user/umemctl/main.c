@@ -95,24 +95,35 @@ static int print_info(struct client *client, const struct options *options)
 	return EXIT_DONE;
 }
 
-static int cancel(struct client *client, const struct options *options)
+static int order(struct client *client, const char *command, const char *done)
 {
-	json_t *reply;
 	char *error;
+	json_t *reply = client_ask(client, json_pack("{s:s}", "cmd", command), &error);
 
-	(void)options;
-	reply = client_ask(client, json_pack("{s:s}", "cmd", "cancel"), &error);
 	if (!reply)
 		return fail(error);
 	json_decref(reply);
-	puts("migrate: cancelled, the guest stays");
+	puts(done);
 	return EXIT_DONE;
+}
+
+static int start_postcopy(struct client *client, const struct options *options)
+{
+	(void)options;
+	return order(client, "start-postcopy", "migrate: the guest moves now");
+}
+
+static int cancel(struct client *client, const struct options *options)
+{
+	(void)options;
+	return order(client, "cancel", "migrate: cancelled, the guest stays");
 }
 
 static json_t *migrate_command(const struct options *options)
 {
-	json_t *command = json_pack("{s:s, s:o, s:b, s:b}", "cmd", "migrate",
+	json_t *command = json_pack("{s:s, s:o, s:b, s:b, s:b}", "cmd", "migrate",
 				    "uri", jsonl_string(options->uri),
+				    "precopy", !options->at_once,
 				    "no_push", options->no_push, "follow", options->follow);
 
 	if (options->forward >= 0)
@@ -186,6 +197,8 @@ static int run(const struct options *options)
 		return run_list(options);
 	case CTL_MIGRATE:
 		return with_guest(options, migrate);
+	case CTL_START_POSTCOPY:
+		return with_guest(options, start_postcopy);
 	case CTL_CANCEL:
 		return with_guest(options, cancel);
 	case CTL_INFO:

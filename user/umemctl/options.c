@@ -29,9 +29,11 @@ static const struct subcommand {
 	const char *help;		/* NULL: another name of the one above it */
 } subcommands[] = {
 	{ "list", CTL_LIST, "", 0, "list", "the running umem-qemus of this user" },
-	{ "migrate", CTL_MIGRATE, "gnmd", 3,
-	  "migrate [-n] [-m] [-d] [--guest GUEST] URI [FORWARD [BACKWARD]]",
+	{ "migrate", CTL_MIGRATE, "gpnmd", 3,
+	  "migrate [-p [-n]] [-m] [-d] [--guest GUEST] URI [FORWARD [BACKWARD]]",
 	  "move a guest to the umem-qemu at URI and wait until it is complete" },
+	{ "start-postcopy", CTL_START_POSTCOPY, "g", 0, "start-postcopy [--guest GUEST]",
+	  "no more pre-copy: the guest moves now, whatever is left" },
 	{ "cancel", CTL_CANCEL, "g", 0, "cancel [--guest GUEST]",
 	  "before the hand-over: give the migration up, the guest stays" },
 	{ "info", CTL_INFO, "gj", 0, "info [--json] [--guest GUEST]",
@@ -68,6 +70,9 @@ static void take_option(struct options *options, int letter)
 		break;
 	case OPTION_HELP:
 		options->command = CTL_HELP;
+		break;
+	case 'p':
+		options->at_once = true;
 		break;
 	case 'n':
 		options->no_push = true;
@@ -106,7 +111,7 @@ static int take_options(struct options *options, const struct subcommand *subcom
 
 	opterr = 0;
 	optind = 0;		/* glibc: begin anew */
-	while ((letter = getopt_long(argc, argv, ":hnmd", long_options, NULL)) != -1) {
+	while ((letter = getopt_long(argc, argv, ":hpnmd", long_options, NULL)) != -1) {
 		const char *word = argv[optind - 1];
 		char *option;
 
@@ -142,6 +147,8 @@ static int take_migrate(struct options *options, int nr, char **arguments, char 
 	struct uri uri;
 	int err = 0;
 
+	if (options->no_push && !options->at_once)
+		return refuse(error, "migrate: -n was given without -p, wanted migrate -p -n URI: pre-copy sends what nobody asked for");
 	if (!nr)
 		return refuse(error, "migrate: there is no URI, wanted " URI_WANTED);
 	if (uri_parse(&uri, arguments[0], why, sizeof(why)))
@@ -224,6 +231,9 @@ char *options_help(void)
 	text_add(&text, "\n"
 "  --guest GUEST  which one: its process id, its -name, or the path of its control\n"
 "                 socket (has a /). May be left out if there is exactly one.\n"
+"  -p             the guest moves at once, all of its memory follows on demand. Without it\n"
+"                 memory is copied first, while the guest runs, until what is left would take\n"
+"                 no longer than QEMU's downtime-limit, or start-postcopy\n"
 "  -n             send only pages that are asked for and their prefault\n"
 "  -m             the background goes on from where the guest last asked\n"
 "  -d             return once the migration has begun\n"

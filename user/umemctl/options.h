@@ -9,6 +9,7 @@
 enum ctl_command {
 	CTL_LIST,
 	CTL_MIGRATE,
+	CTL_START_POSTCOPY,
 	CTL_CANCEL,
 	CTL_INFO,
 	CTL_HELP,
@@ -19,6 +20,7 @@ enum ctl_command {
  * struct options - the command line, understood; strings are argv's
  * @guest: --guest, or NULL
  * @json: --json
+ * @at_once: migrate: -p
  * @no_push: migrate: -n
  * @follow: migrate: -m
  * @detach: migrate: -d
@@ -30,6 +32,7 @@ struct options {
 	enum ctl_command command;
 	const char *guest;
 	bool json;
+	bool at_once;
 	bool no_push;
 	bool follow;
 	bool detach;

@@ -27,6 +27,16 @@ static inline bool bitmap_set(uint64_t *bitmap, uint64_t n)
 	return changed;
 }
 
+/* Returns whether the bit changed. */
+static inline bool bitmap_clear(uint64_t *bitmap, uint64_t n)
+{
+	uint64_t bit = 1ULL << (n % 64);
+	bool changed = bitmap[n / 64] & bit;
+
+	bitmap[n / 64] &= ~bit;
+	return changed;
+}
+
 /* The first bit at or after @from whose value is @value; @end if there is none. */
 static inline uint64_t bitmap_find(const uint64_t *bitmap, bool value, uint64_t from, uint64_t end)
 {

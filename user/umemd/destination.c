@@ -43,6 +43,8 @@ struct destination;
  * @index: its place in the array
  * @number: what the source calls it
  * @present: one bit a page
+ * @early: pages that came early and are good, but are not published; NULL without
+ *	pre-copy
  */
 struct destination_region {
 	struct destination *destination;
@@ -51,6 +53,7 @@ struct destination_region {
 	uint32_t index, number;
 	uint64_t length, pages, nr_present;
 	uint64_t *present;
+	uint64_t *early;
 };
 
 /**
@@ -90,10 +93,47 @@ struct destination {
 	bool state_touched;		/* QEMU was given some of it */
 	bool state_ending;		/* STATE_END came */
 
+	uint32_t synced;	/* bit n: bulk channel n said SYNC, and waits for the others */
+	bool early_over;	/* the last SYNC came on each */
+	bool discards_over;	/* PUBLISH came */
+	bool ready;		/* QEMU could run the guest */
+
 	bool all_sent;
 	uint64_t page_ns;		/* when a page last came */
 	uint64_t deadline_ns;		/* of joining; at the end, of staying */
 };
+
+static bool precopies(const struct destination *destination)
+{
+	return destination->side.features & FEATURE_PRECOPY;
+}
+
+/* Return: whether early pages can be taken from now on. */
+static bool prepare_precopy(struct destination *destination)
+{
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		struct destination_region *region = &destination->regions[i];
+
+		region->early = calloc(bitmap_words(region->pages), sizeof(*region->early));
+		if (!region->early)
+			return false;
+	}
+	return true;
+}
+
+static void forget_early(struct destination *destination)
+{
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		free(destination->regions[i].early);
+		destination->regions[i].early = NULL;
+	}
+}
+
+/* Everything that came early is either shown or void. */
+static bool precopy_is_over(const struct destination *destination)
+{
+	return !precopies(destination) || (destination->early_over && destination->discards_over);
+}
 
 /* Nothing was given to QEMU yet: forget the peer and wait for another. */
 static void start_over(struct destination *destination, const char *why)
@@ -104,9 +144,12 @@ static void start_over(struct destination *destination, const char *why)
 	destination->state_ending = false;
 	destination->deadline_ns = 0;
 	for (uint32_t i = 0; i < destination->nr_regions; i++) {
-		if (destination->regions[i].nr_present)
+		if (destination->regions[i].nr_present || destination->regions[i].early)
 			destination->prepare_region = 0;	/* drop what came */
 	}
+	forget_early(destination);
+	destination->synced = 0;
+	destination->early_over = destination->discards_over = false;
 	launcher_message(&destination->side.launcher, "refused", "%s", why);
 }
 
@@ -408,14 +451,17 @@ static void add_range(struct umem_copy_entry *ranges, uint32_t *count, uint64_t 
 	ranges[(*count)++] = (struct umem_copy_entry){ offset, address, PAGE_BYTES };
 }
 
-static int deliver(struct destination_region *region, const struct delivery *delivery)
+/* @flags: of enum umem_fill_flags */
+static int deliver(struct destination_region *region, const struct delivery *delivery,
+		   uint32_t flags)
 {
 	int err = 0;
 
 	if (delivery->nr_copies)
-		err = umem_copy(region->watch.fd, delivery->copies, delivery->nr_copies, NULL);
+		err = umem_copy(region->watch.fd, flags, delivery->copies, delivery->nr_copies,
+				NULL);
 	for (uint32_t i = 0; i < delivery->nr_zeroes && !err; i++)
-		err = umem_zero(region->watch.fd, delivery->zeroes[i].offset,
+		err = umem_zero(region->watch.fd, flags, delivery->zeroes[i].offset,
 				delivery->zeroes[i].length, NULL);
 	return err;
 }
@@ -450,23 +496,68 @@ static void count_page(struct progress *progress, const struct page_entry *entry
 	progress->saved_bytes += PAGE_BYTES - entry->compressed;
 }
 
+/* The region a frame is about; NULL if there is none, and then the connection is lost. */
+static struct destination_region *region_of(struct destination *destination,
+					    const struct frame *frame)
+{
+	if (frame->region < destination->nr_regions)
+		return &destination->regions[destination->by_number[frame->region]];
+	side_lost(&destination->side, "%s sends %s of region %u, wanted 0 to %u",
+		  destination->side.name, frame_name(frame->type), frame->region,
+		  destination->nr_regions - 1);
+	return NULL;
+}
+
+static void count_damaged(struct destination *destination, const struct destination_region *region,
+			  const struct delivery *delivery, const char *next)
+{
+	if (!delivery->nr_damaged)
+		return;
+	destination->side.progress.checksum_errors += delivery->nr_damaged;
+	log_warning("region \"%s\": %u pages came damaged, the first at offset %llu: %s",
+		    destination->side.options->regions[region->index].name, delivery->nr_damaged,
+		    (unsigned long long)(delivery->damaged[0] * PAGE_BYTES), next);
+}
+
+/* Pages are there, and shown. */
+static void settle(struct destination *destination, struct destination_region *region,
+		   const struct delivery *delivery)
+{
+	uint64_t now = now_ns();
+
+	destination->page_ns = now;
+	for (uint32_t i = 0; i < delivery->nr_pages; i++)
+		page_is_present(destination, region, delivery->pages[i], now);
+	touch(destination, region, delivery->pages, delivery->nr_pages);
+	count_damaged(destination, region, delivery, "asking again");
+	ask(destination, region, delivery->damaged, delivery->nr_damaged, true);
+	check_complete(destination);
+}
+
+/* Pages are there, and wait for PUBLISH. An older copy of a damaged one is of no use. */
+static void settle_early(struct destination *destination, struct destination_region *region,
+			 const struct delivery *delivery)
+{
+	for (uint32_t i = 0; i < delivery->nr_pages; i++)
+		bitmap_set(region->early, delivery->pages[i]);
+	for (uint32_t i = 0; i < delivery->nr_damaged; i++)
+		bitmap_clear(region->early, delivery->damaged[i]);
+	count_damaged(destination, region, delivery, "it stays missing until it comes again");
+}
+
 static void take_pages(struct destination *destination, struct channel *channel)
 {
 	const struct frame *frame = &channel->frame;
+	struct destination_region *region = region_of(destination, frame);
+	bool early = frame->flags & FRAME_PAGES_EARLY;
 	struct page_entry entries[PAGES_MAX];
 	struct delivery delivery = { 0 };
-	struct destination_region *region;
 	const uint8_t *data = channel->data;
 	char error[CODEC_ERROR_MAX];
-	uint64_t now;
 	int err;
 
-	if (frame->region >= destination->nr_regions) {
-		side_lost(&destination->side, "the source sends pages of region %u, wanted 0 to %u",
-			  frame->region, destination->nr_regions - 1);
+	if (!region)
 		return;
-	}
-	region = &destination->regions[destination->by_number[frame->region]];
 	if (pages_decode(entries, frame, channel->payload, region->pages, error)) {
 		side_lost(&destination->side, "%s: %s", destination->side.name, error);
 		return;
@@ -490,34 +581,111 @@ static void take_pages(struct destination *destination, struct channel *channel)
 		}
 		if (page)
 			add_range(delivery.copies, &delivery.nr_copies, entry->offset, page);
-		else
+		else if (!early || bitmap_test(region->early, entry->offset / PAGE_BYTES))
 			add_range(delivery.zeroes, &delivery.nr_zeroes, entry->offset, NULL);
 		count_page(&destination->side.progress, entry);
 		delivery.pages[delivery.nr_pages++] = entry->offset / PAGE_BYTES;
 	}
 
-	err = deliver(region, &delivery);
+	err = deliver(region, &delivery, early ? UMEM_FILL_UNPUBLISHED : 0);
 	if (err) {
 		side_fail(&destination->side, "region \"%s\": cannot put %u pages in place: %s",
 			  destination->side.options->regions[region->index].name, delivery.nr_pages,
 			  strerror(-err));
 		return;
 	}
-	now = now_ns();
-	destination->page_ns = now;
-	for (uint32_t i = 0; i < delivery.nr_pages; i++)
-		page_is_present(destination, region, delivery.pages[i], now);
-	touch(destination, region, delivery.pages, delivery.nr_pages);
+	if (early)
+		settle_early(destination, region, &delivery);
+	else
+		settle(destination, region, &delivery);
+}
 
-	if (delivery.nr_damaged) {
-		destination->side.progress.checksum_errors += delivery.nr_damaged;
-		log_warning("region \"%s\": %u pages came damaged, the first at offset %llu: asking again",
-			    destination->side.options->regions[region->index].name,
-			    delivery.nr_damaged,
-			    (unsigned long long)(delivery.damaged[0] * PAGE_BYTES));
-		ask(destination, region, delivery.damaged, delivery.nr_damaged, true);
+/* The end of pre-copy. */
+
+static void say_ready(struct destination *destination)
+{
+	char error[CODEC_ERROR_MAX];
+
+	if (session_event(&destination->side.session, EVENT_READY, error))
+		log_warning("%s", error);
+	else
+		side_say(&destination->side, FRAME_READY, 0);
+}
+
+/* Early pages that were not discarded are shown. */
+static bool publish_region(struct destination *destination, struct destination_region *region)
+{
+	uint64_t page = 0, end, now = now_ns();
+
+	for (;; page = end) {
+		int err;
+
+		page = bitmap_find(region->early, true, page, region->pages);
+		if (page == region->pages)
+			return true;
+		end = bitmap_find(region->early, false, page, region->pages);
+		err = umem_publish(region->watch.fd, page * PAGE_BYTES, (end - page) * PAGE_BYTES,
+				   NULL);
+		if (err) {
+			side_fail(&destination->side, "region \"%s\": cannot show what came early: %s",
+				  destination->side.options->regions[region->index].name,
+				  strerror(-err));
+			return false;
+		}
+		for (uint64_t i = page; i < end; i++)
+			page_is_present(destination, region, i, now);
 	}
-	check_complete(destination);
+}
+
+static void try_publish(struct destination *destination)
+{
+	if (!precopy_is_over(destination))
+		return;
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		if (!publish_region(destination, &destination->regions[i]))
+			return;
+	}
+	forget_early(destination);
+	if (destination->ready)
+		say_ready(destination);
+}
+
+/* Once all have come to their SYNC, what came along with it is looked at. */
+static void take_sync(struct destination *destination, const struct channel *channel)
+{
+	struct channel *other;
+
+	destination->synced |= 1u << channel->index;
+	if ((uint32_t)__builtin_popcount(destination->synced) < channel->frame.count)
+		return;
+	destination->synced = 0;
+	if (channel->frame.flags & FRAME_SYNC_LAST) {
+		destination->early_over = true;
+		try_publish(destination);
+	}
+	side_for_each(&destination->side, CHANNEL_BULK, other) {
+		if (other != channel)
+			side_receive(&destination->side, CHANNEL_BULK, other->index);
+	}
+}
+
+static void take_discard_ranges(struct destination *destination, const struct channel *channel)
+{
+	const struct frame *frame = &channel->frame;
+	struct destination_region *region = region_of(destination, frame);
+	struct page_range ranges[DISCARD_MAX];
+	char error[CODEC_ERROR_MAX];
+
+	if (!region)
+		return;
+	if (discard_decode(ranges, frame, channel->payload, region->pages, error)) {
+		side_lost(&destination->side, "%s: %s", destination->side.name, error);
+		return;
+	}
+	for (uint32_t i = 0; i < frame->count; i++) {
+		for (uint64_t page = ranges[i].first; page < ranges[i].end; page++)
+			bitmap_clear(region->early, page);
+	}
 }
 
 /*
@@ -721,6 +889,16 @@ static void take(void *owner, struct channel *channel)
 		destination->state_ending = true;
 		write_state(destination);
 		break;
+	case FRAME_SYNC:
+		take_sync(destination, channel);
+		break;
+	case FRAME_DISCARD:
+		take_discard_ranges(destination, channel);
+		break;
+	case FRAME_PUBLISH:
+		destination->discards_over = true;
+		try_publish(destination);
+		break;
 	case FRAME_GO:
 		side_progress(&destination->side);	/* before anyone asks how it goes */
 		take_go(destination, &channel->frame);
@@ -748,22 +926,60 @@ static bool may_receive(const void *owner, const struct channel *channel)
 {
 	const struct destination *destination = owner;
 
+	if (channel->kind == CHANNEL_BULK)
+		return !(destination->synced & 1u << channel->index);
 	return channel->kind != CHANNEL_CONTROL || state_has_room(destination);
+}
+
+/* @what: a flag of PAGES says so, which is for bulk and needs a feature */
+static int admits_pages(const struct destination *destination, const struct channel *channel,
+			const char *what, uint64_t feature, char *error)
+{
+	if (channel->kind != CHANNEL_BULK)
+		return wrong(error, "frame PAGES may have %s pages on %s, wanted them on bulk only",
+			     what, channel_name(channel->kind));
+	if (!(destination->side.features & feature))
+		return wrong(error, "frame PAGES may have %s pages, wanted none: HELLO_ACK has features 0x%llx",
+			     what, (unsigned long long)destination->side.features);
+	return 0;
+}
+
+/* What belongs to pre-copy comes before the frame that ends it, and with the feature. */
+static int admits_precopy(const struct destination *destination, const struct frame *frame,
+			  bool over, char *error)
+{
+	if (!precopies(destination) || over)
+		return wrong(error, "frame %s of pre-copy, wanted none: %s",
+			     frame_name(frame->type), over ? "that is over" :
+			     "HELLO_ACK has not that feature");
+	return 0;
 }
 
 static int admits(const void *owner, const struct channel *channel, const struct frame *frame,
 		  char *error)
 {
 	const struct destination *destination = owner;
+	int err = 0;
 
-	if (frame->type != FRAME_PAGES || !(frame->flags & FRAME_PAGES_COMPRESSED))
-		return 0;
-	if (channel->kind != CHANNEL_BULK)
-		return wrong(error, "frame PAGES may have compressed pages on %s, wanted them on bulk only",
-			     channel_name(channel->kind));
-	if (!(destination->side.features & FEATURE_ZSTD))
-		return wrong(error, "frame PAGES may have compressed pages, wanted none: HELLO_ACK has features 0x%llx",
-			     (unsigned long long)destination->side.features);
+	switch (frame->type) {
+	case FRAME_PAGES:
+		if (frame->flags & FRAME_PAGES_COMPRESSED)
+			err = admits_pages(destination, channel, "compressed", FEATURE_ZSTD,
+					   error);
+		if (!err && frame->flags & FRAME_PAGES_EARLY)
+			err = admits_pages(destination, channel, "early", FEATURE_PRECOPY, error);
+		if (!err && frame->flags & FRAME_PAGES_EARLY)
+			err = admits_precopy(destination, frame, destination->early_over, error);
+		return err;
+	case FRAME_SYNC:
+		return admits_precopy(destination, frame, destination->early_over, error);
+	case FRAME_DISCARD:
+	case FRAME_PUBLISH:
+		return admits_precopy(destination, frame, destination->discards_over, error);
+	case FRAME_STATE_END:
+		if (precopies(destination) && !destination->discards_over)
+			return wrong(error, "frame STATE_END came before PUBLISH");
+	}
 	return 0;
 }
 
@@ -878,6 +1094,10 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 	ack.features &= hello->features;
 	if (ack.features & FEATURE_ZSTD && !prepare_decompression(destination))
 		ack.features &= ~FEATURE_ZSTD;
+	if (ack.features & FEATURE_PRECOPY && !prepare_precopy(destination)) {
+		forget_early(destination);
+		ack.features &= ~FEATURE_PRECOPY;
+	}
 	destination->side.features = ack.features;
 	memcpy(destination->side.session_id, hello->session, SESSION_SIZE);
 	destination->deadline_ns = now_ns() + HANDSHAKE_NS;
@@ -1084,18 +1304,16 @@ static void listener_ready(void *owner, uint32_t events)
 static void command(void *owner, const char *name, json_t *object)
 {
 	struct destination *destination = owner;
-	char error[CODEC_ERROR_MAX];
 
 	if (!strcmp(name, "ready")) {
 		if (destination->side.state.fd >= 0) {
 			log_warning("command ready: QEMU was not given all of its state yet");
 			return;
 		}
-		if (session_event(&destination->side.session, EVENT_READY, error)) {
-			log_warning("%s", error);
-			return;
-		}
-		side_say(&destination->side, FRAME_READY, 0);
+		/* Else it is said once what came early is published. */
+		destination->ready = true;
+		if (precopy_is_over(destination))
+			say_ready(destination);
 	} else if (!strcmp(name, "fail")) {
 		const char *text = json_string_value(json_object_get(object, "message"));
 
@@ -1303,6 +1521,7 @@ static void destroy(struct destination *destination)
 	socket_unlisten(&destination->listening);
 	for (uint32_t i = 0; i < REGIONS_MAX; i++)
 		free(destination->regions[i].present);
+	forget_early(destination);
 	decompressor_free(destination->decompressor);
 	free(destination->unpacked);
 	pending_destroy(&destination->pending);

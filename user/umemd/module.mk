@@ -23,7 +23,8 @@ umemd-test_touch-src     := umemd/touch.c
 umemd-test_options-src   := umemd/options.c umemd/codec.c common/uri.c
 umemd-test_mux-src       := umemd/mux.c umemd/codec.c
 umemd-test_stream-src    := umemd/stream.c umemd/mux.c umemd/codec.c umemd/loop.c common/uri.c
-umemd-test_socket-src    := umemd/socket.c common/uri.c
+umemd-test_socket-src    := umemd/socket.c common/runtime.c common/text.c common/uri.c \
+			    common/log.c
 umemd-test_channel-src   := umemd/channel.c umemd/codec.c umemd/loop.c
 
 # Both roles in one host that has /dev/umem: loopback path/of/umemd

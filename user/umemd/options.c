@@ -33,6 +33,8 @@ const char options_help[] =
 "  --backward=N            pages sent along before each requested one (0)\n"
 "  --no-push               send only what is asked for\n"
 "  --follow                push on from behind the last requested page\n"
+"  --precopy               send memory while the guest still runs, in rounds, until\n"
+"                          it is stopped\n"
 "  --max-bulk-bandwidth=N  bytes a second to send at most of what nobody asked for;\n"
 "                          0 is no limit (0)\n"
 "  --compress=none|zstd    of pages nobody asked for, send those compressed that get\n"
@@ -60,6 +62,7 @@ enum option_key {
 	KEY_BACKWARD,
 	KEY_NO_PUSH,
 	KEY_FOLLOW,
+	KEY_PRECOPY,
 	KEY_MAX_BULK_BANDWIDTH,
 	KEY_COMPRESS,
 	KEY_NO_CHECKSUM,
@@ -80,6 +83,7 @@ static const struct option long_options[] = {
 	{ "backward", required_argument, NULL, KEY_BACKWARD },
 	{ "no-push", no_argument, NULL, KEY_NO_PUSH },
 	{ "follow", no_argument, NULL, KEY_FOLLOW },
+	{ "precopy", no_argument, NULL, KEY_PRECOPY },
 	{ "max-bulk-bandwidth", required_argument, NULL, KEY_MAX_BULK_BANDWIDTH },
 	{ "compress", required_argument, NULL, KEY_COMPRESS },
 	{ "no-checksum", no_argument, NULL, KEY_NO_CHECKSUM },
@@ -215,6 +219,9 @@ static enum options_result take(struct options *options, enum option_key key, co
 	case KEY_FOLLOW:
 		options->policy.follow = true;
 		break;
+	case KEY_PRECOPY:
+		options->precopy = true;
+		break;
 	case KEY_MAX_BULK_BANDWIDTH:
 		return take_number(name, text, 0, INT64_MAX, &options->max_bulk_bandwidth, error);
 	case KEY_COMPRESS:
@@ -249,6 +256,8 @@ static enum options_result check_complete(const struct options *options, char *e
 		return misuse(error, "--uri is missing");
 	if (!options->nr_regions)
 		return misuse(error, "--region is missing");
+	if (options->precopy && !options->policy.push)
+		return misuse(error, "--precopy sends what nobody asked for, --no-push does not: wanted one of them");
 	return OPTIONS_RUN;
 }
 

@@ -26,6 +26,7 @@ struct options {
 
 	struct scheduler_policy policy;
 	uint64_t max_bulk_bandwidth;	/* bytes a second; 0: no limit */
+	bool precopy;
 	bool checksum;
 	bool compress;
 	bool preallocate;

@@ -133,6 +133,21 @@ static void set_waits(json_t *event, const struct progress *progress, uint64_t n
 		set_number(event, "blocktime_others_ms", others / NSEC_PER_MSEC);
 }
 
+/* What is dirty says nothing any more once the guest has stopped. */
+static void set_precopy(json_t *event, const struct progress *progress)
+{
+	if (!progress->round)
+		return;
+	set_number(event, "round", progress->round);
+	set_number(event, "precopy_bytes", progress->precopy_bytes);
+	if (!progress->early)
+		return;
+	set_number(event, "pages_dirty", progress->dirty_pages);
+	if (progress->expected_downtime_ms >= 0)
+		set_number(event, "expected_downtime_ms",
+			   (uint64_t)progress->expected_downtime_ms);
+}
+
 json_t *progress_event(struct progress *progress, enum session_role role, const char *state,
 		       uint64_t now)
 {
@@ -151,6 +166,7 @@ json_t *progress_event(struct progress *progress, enum session_role role, const 
 		rate += progress->rates[i];
 	set_number(event, "throughput_bytes_per_s", rate);
 	set_number(event, "pages_remaining", progress->pages_total - progress->pages_done);
+	set_precopy(event, progress);
 	if (role == ROLE_DESTINATION)
 		set_waits(event, progress, now);
 	return event;

@@ -21,6 +21,12 @@
  * @zero_pages: pages that went as a bit
  * @compressed_pages: pages that went smaller than they are
  * @saved_bytes: by how much
+ * @round: of pre-copy, from 1 on; 0 without
+ * @early: the guest still runs at the source: @dirty_pages and @expected_downtime_ms
+ *	mean something
+ * @dirty_pages: source: pages that would follow if the guest were stopped now
+ * @expected_downtime_ms: how long they would take; below 0: not known
+ * @precopy_bytes: source: sent on bulk before the guest was stopped
  * @prefault_pages: source: pages sent because a neighbour was asked for
  * @prefault_hits: source: of those, pages that were asked for before they arrived
  * @duplicates: source: pages sent again; destination: pages that came for nothing
@@ -37,6 +43,11 @@ struct progress {
 	uint64_t zero_pages;
 	uint64_t compressed_pages;
 	uint64_t saved_bytes;
+	uint64_t round;
+	bool early;
+	uint64_t dirty_pages;
+	int64_t expected_downtime_ms;
+	uint64_t precopy_bytes;
 	uint64_t prefault_pages;
 	uint64_t prefault_hits;
 	uint64_t duplicates;

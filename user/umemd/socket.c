@@ -13,6 +13,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/runtime.h"
+
 static int resolve_tcp(const struct uri *uri, int listen, struct socket_address *addresses,
 		       unsigned int *count, char *error)
 {
@@ -150,27 +152,17 @@ static int listen_tcp(const struct uri *uri, struct socket_listener *listener,
 }
 
 /* Does nobody listen at this socket's file any more? Then it is in the way. */
-static int remove_stale(const struct socket_address *address, const char *path, char *error)
+static int remove_stale(const char *path, char *error)
 {
-	struct stat st;
-	int fd, err;
+	int err = runtime_clear(path);
 
-	if (lstat(path, &st))
-		return errno == ENOENT ? 0 : -errno;
-	if (!S_ISSOCK(st.st_mode)) {
+	if (err == -EEXIST)
 		snprintf(error, SOCKET_ERROR_MAX, "cannot listen on unix:%s: there is a file that is no socket, wanted nothing there or a socket that nobody listens on",
 			 path);
-		return -EEXIST;
-	}
-	err = socket_connect(address, &fd);
-	if (!err)
-		close(fd);
-	if (err != -ECONNREFUSED) {
+	else if (err == -EADDRINUSE)
 		snprintf(error, SOCKET_ERROR_MAX, "cannot listen on unix:%s: somebody listens there already, wanted a socket that nobody listens on",
 			 path);
-		return -EADDRINUSE;
-	}
-	return unlink(path) && errno != ENOENT ? -errno : 0;
+	return err;
 }
 
 static int listen_unix(const struct uri *uri, struct socket_listener *listener,
@@ -185,7 +177,7 @@ static int listen_unix(const struct uri *uri, struct socket_listener *listener,
 	error[0] = '\0';
 	listener->fd = listen_at(&address);
 	if (listener->fd == -EADDRINUSE) {
-		err = remove_stale(&address, uri->rest, error);
+		err = remove_stale(uri->rest, error);
 		listener->fd = err ? err : listen_at(&address);
 	}
 	if (listener->fd < 0) {

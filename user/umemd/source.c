@@ -5,7 +5,9 @@
  *
  * Pages are sent from a read-only mapping of the regions, without a copy. Looking
  * at a hole through it allocates the page; a region's file that tells holes from
- * data (SEEK_DATA) is asked first, and then holes are not looked at.
+ * data (SEEK_DATA) is asked first, and then holes are not looked at. While the
+ * guest still writes to them, in pre-copy, pages are read into a copy first: what
+ * is sent is what the checksum is of, and no mapping makes the page look dirty.
  */
 #include "umemd/source.h"
 
@@ -24,9 +26,11 @@
 #include "libumem.h"
 #include "umemd/compress.h"
 #include "umemd/pacer.h"
+#include "umemd/precopy.h"
 #include "umemd/scheduler.h"
 #include "umemd/side.h"
 #include "umemd/socket.h"
+#include "umemd/tracker.h"
 
 #define RETRY_FIRST_NS		(100 * NSEC_PER_MSEC)
 #define RETRY_LAST_NS		(5 * NSEC_PER_SEC)
@@ -62,19 +66,30 @@ struct source_region {
 	struct extent extents[3];
 };
 
-/* Header and entries of the PAGES frame a channel is busy with. */
+/**
+ * struct page_frame - the PAGES frame a channel is busy with
+ * @head: header and entries
+ * @copies: of early pages, BULK_BATCH of them; NULL until needed
+ */
 struct page_frame {
 	uint8_t head[FRAME_HEADER + PAGES_MAX * PAGES_ENTRY];
+	uint8_t *copies;
 };
 
 /**
  * struct source - the side that sends pages
  * @frames: what the channels of urgent and bulk are busy with
+ * @tracking: pre-copy is not over: the tracker knows what the guest writes to
+ * @closing: and the last of that is found out, since nothing writes any more
  */
 struct source {
 	struct side side;
 	struct scheduler scheduler;
-	struct pacer pacer;	/* of bulk */
+	struct pacer pacer;	/* of bulk once the guest has stopped */
+	struct pacer early_pacer;	/* and before */
+	struct precopy precopy;
+	struct tracker tracker;
+	bool tracking, closing;
 	struct source_region regions[REGIONS_MAX];
 
 	struct socket_address addresses[SOCKET_ADDRESSES_MAX];
@@ -131,10 +146,37 @@ static bool in_hole(struct source_region *region, enum channel_kind kind, uint64
 	return offset < extent->data_start;
 }
 
+/* Does what goes on bulk go while the guest may still write to it? */
+static bool is_early(const struct source *source)
+{
+	return source->tracking && !source->stopped && !source->closing;
+}
+
+static struct pacer *bulk_pacer(struct source *source)
+{
+	return is_early(source) ? &source->early_pacer : &source->pacer;
+}
+
 static bool next_pick(struct source *source, enum channel_kind kind, struct pick *pick)
 {
-	return kind == CHANNEL_BULK ? scheduler_bulk(&source->scheduler, pick) :
-				      scheduler_urgent(&source->scheduler, pick);
+	if (kind == CHANNEL_URGENT)
+		return scheduler_urgent(&source->scheduler, pick);
+	return is_early(source) ? scheduler_precopy(&source->scheduler, pick) :
+				  scheduler_bulk(&source->scheduler, pick);
+}
+
+/* A page as it is now, in @room. Its later changes are told by the tracker. */
+static const uint8_t *copy_page(struct source *source, uint32_t index, uint64_t offset,
+				uint8_t *room)
+{
+	ssize_t n = pread(source->regions[index].fd, room, PAGE_BYTES, (off_t)offset);
+
+	if (n == PAGE_BYTES)
+		return room;
+	side_fail(&source->side, "region \"%s\": cannot read the page at offset %llu: %s",
+		  source->side.options->regions[index].name, (unsigned long long)offset,
+		  n < 0 ? strerror(errno) : "it ends early");
+	return NULL;
 }
 
 static void add_contents(struct iovec *iov, unsigned int *count, const uint8_t *contents,
@@ -155,16 +197,16 @@ static bool compresses(const struct source *source, enum channel_kind kind)
 }
 
 /* Pages with contents in a frame on bulk: fewer, down to one, when the limit is low. */
-static unsigned int bulk_batch(const struct source *source)
+static unsigned int bulk_batch(struct source *source)
 {
-	uint64_t pages = pacer_frame(&source->pacer) / PAGE_BYTES;
+	uint64_t pages = pacer_frame(bulk_pacer(source)) / PAGE_BYTES;
 	uint64_t most = compresses(source, CHANNEL_BULK) ? COMPRESSED_BATCH : BULK_BATCH;
 
 	return (unsigned int)min(max(pages, (uint64_t)1), most);
 }
 
 /* May the next page be in a frame that began with @first and has @full pages with contents? */
-static bool fits(const struct source *source, enum pick_kind first, enum pick_kind next,
+static bool fits(struct source *source, enum pick_kind first, enum pick_kind next,
 		 unsigned int full)
 {
 	switch (next) {
@@ -193,8 +235,10 @@ static const uint8_t *pack(struct source *source, struct page_entry *entry, cons
 static bool send_pages(struct source *source, struct channel *channel)
 {
 	enum channel_kind kind = channel->kind;
-	struct frame frame = { .type = FRAME_PAGES };
-	uint8_t *head = source->frames[kind][channel->index].head;
+	bool early = kind == CHANNEL_BULK && is_early(source);
+	struct frame frame = { .type = FRAME_PAGES, .flags = early ? FRAME_PAGES_EARLY : 0 };
+	struct page_frame *buffers = &source->frames[kind][channel->index];
+	uint8_t *head = buffers->head;
 	struct iovec iov[CHANNEL_IOV_MAX];
 	unsigned int iov_count = 1, full = 0;
 	enum pick_kind first = PICK_BULK;
@@ -203,7 +247,7 @@ static bool send_pages(struct source *source, struct channel *channel)
 	while (frame.count < PAGES_MAX && next_pick(source, kind, &pick)) {
 		struct source_region *region = &source->regions[pick.region];
 		struct page_entry entry = { .offset = pick.page * PAGE_BYTES };
-		const uint8_t *page = region->memory + entry.offset;
+		const uint8_t *page = NULL;
 
 		if (!frame.count) {
 			frame.region = pick.region;
@@ -211,7 +255,15 @@ static bool send_pages(struct source *source, struct channel *channel)
 		} else if (pick.region != frame.region || !fits(source, first, pick.kind, full)) {
 			break;
 		}
-		entry.zero = in_hole(region, kind, entry.offset) || is_zero(page);
+		entry.zero = in_hole(region, kind, entry.offset);
+		if (!entry.zero) {
+			page = early ? copy_page(source, pick.region, entry.offset,
+						 buffers->copies + full * PAGE_BYTES) :
+				       region->memory + entry.offset;
+			if (!page)
+				return false;
+			entry.zero = is_zero(page);
+		}
 		source->side.progress.zero_pages += entry.zero;
 		if (!entry.zero) {
 			const uint8_t *contents = page;
@@ -224,7 +276,7 @@ static bool send_pages(struct source *source, struct channel *channel)
 		}
 		frame.length += PAGES_ENTRY + page_entry_contents(&entry);
 		if (entry.compressed)
-			frame.flags = FRAME_PAGES_COMPRESSED;
+			frame.flags |= FRAME_PAGES_COMPRESSED;
 		if (source->side.features & FEATURE_CHECKSUM)
 			entry.checksum = page_checksum(entry.zero ? NULL : page, pick.region,
 						       entry.offset);
@@ -238,16 +290,21 @@ static bool send_pages(struct source *source, struct channel *channel)
 	frame_encode(head, &frame);
 	iov[0] = (struct iovec){ head, FRAME_HEADER + frame.count * PAGES_ENTRY };
 	if (kind == CHANNEL_BULK)
-		pacer_sent(&source->pacer, FRAME_HEADER + frame.length, now_ns());
+		pacer_sent(bulk_pacer(source), FRAME_HEADER + frame.length, now_ns());
 	return side_sent(&source->side, channel, channel_send_pages(channel, iov, iov_count));
+}
+
+static bool is_connected(const struct source *source)
+{
+	enum session_state state = source->side.session.state;
+
+	return !source->side.done && side_is_joined(&source->side) &&
+	       state >= SESSION_ADVISE && state <= SESSION_RUNNING;
 }
 
 static bool may_send_pages(const struct source *source)
 {
-	enum session_state state = source->side.session.state;
-
-	return !source->side.done && source->stopped && side_is_joined(&source->side) &&
-	       state >= SESSION_ADVISE && state <= SESSION_RUNNING;
+	return source->stopped && is_connected(source);
 }
 
 /* Of those of @kind that are done with what they had the first; NULL if none is. */
@@ -275,13 +332,18 @@ static void send_urgent(struct source *source)
 /* Nanoseconds until the limit lets bulk send again. */
 static uint64_t bulk_waits(const struct source *source)
 {
-	return pacer_wait(&source->pacer, now_ns());
+	return pacer_wait(is_early(source) ? &source->early_pacer : &source->pacer, now_ns());
 }
 
 static bool may_send_bulk(const struct source *source)
 {
-	/* Before GO the hosts are busy with the state of the devices. */
-	return may_send_pages(source) && source->side.session.state == SESSION_RUNNING &&
+	/* What goes before it was collected once would be collected as dirty. */
+	bool early = is_early(source) &&
+		     !(source->precopy.round == 1 && source->precopy.step == PRECOPY_COLLECT);
+
+	/* Between stop and GO the hosts are busy with the state of the devices. */
+	return is_connected(source) &&
+	       (early || source->side.session.state == SESSION_RUNNING) &&
 	       idle_channel(source, CHANNEL_URGENT) && idle_channel(source, CHANNEL_BULK) &&
 	       !bulk_waits(source);
 }
@@ -307,19 +369,215 @@ static bool has_more(void *owner, const struct channel *channel)
 	struct pick pick;
 
 	return channel->kind == CHANNEL_BULK && may_send_bulk(source) &&
-	       (scheduler_bulk(&source->scheduler, &pick) ||
-		(scheduler_all_sent(&source->scheduler) && !source->all_sent));
+	       (next_pick(source, CHANNEL_BULK, &pick) ||
+		(source->stopped && scheduler_all_sent(&source->scheduler) && !source->all_sent));
+}
+
+/* Pre-copy: see precopy.h. */
+
+static void begin_precopy(struct source *source)
+{
+	const struct options *options = source->side.options;
+	char error[CODEC_ERROR_MAX];
+
+	for (unsigned int i = 0; i < CHANNELS_MAX; i++) {
+		source->frames[CHANNEL_BULK][i].copies = malloc((size_t)BULK_BATCH * PAGE_BYTES);
+		if (!source->frames[CHANNEL_BULK][i].copies) {
+			side_fail(&source->side, "no memory for copies of pages");
+			return;
+		}
+	}
+	if (tracker_start(&source->tracker, options->regions, options->region_fds,
+			  options->nr_regions, error)) {
+		side_fail(&source->side, "%s", error);
+		return;
+	}
+	source->tracking = true;
+	precopy_begin(&source->precopy, now_ns());
+}
+
+static void end_precopy(struct source *source)
+{
+	if (source->tracking)
+		tracker_stop(&source->tracker);
+	source->tracking = source->closing = false;
+	for (unsigned int i = 0; i < CHANNELS_MAX; i++) {
+		free(source->frames[CHANNEL_BULK][i].copies);
+		source->frames[CHANNEL_BULK][i].copies = NULL;
+	}
+}
+
+/* @range: as of tracker_step(). Return: whether it worked. */
+static bool collect(struct source *source, uint32_t *region, struct page_range *range)
+{
+	int err = tracker_step(&source->tracker, &source->scheduler, region, range);
+
+	/* A hole that was seen before may be one no more, and is dirty then, as of now. */
+	for (uint32_t i = 0; i < source->side.options->nr_regions; i++)
+		source->regions[i].extents[CHANNEL_BULK] = (struct extent){ 0 };
+	if (err)
+		side_fail(&source->side, "cannot tell which pages the guest has written to: %s",
+			  strerror(-err));
+	return !err;
+}
+
+static uint64_t unsent_pages(const struct source *source)
+{
+	return source->scheduler.pages_total - source->scheduler.pages_sent;
+}
+
+static void collect_for_round(struct source *source)
+{
+	struct precopy *precopy = &source->precopy;
+	uint64_t dirty;
+
+	if (!collect(source, NULL, NULL) || !tracker_is_done(&source->tracker))
+		return;
+	dirty = unsent_pages(source);
+	if (precopy_collected(precopy, dirty, source->side.progress.bytes[CHANNEL_BULK], now_ns()))
+		launcher_send(&source->side.launcher,
+			      json_pack("{s:s,s:I,s:I}", "event", "converged",
+					"remaining_bytes", (json_int_t)(dirty * PAGE_BYTES),
+					"expected_downtime_ms",
+					(json_int_t)precopy_expected_ms(precopy, dirty)));
+}
+
+static bool bulk_is_idle(const struct source *source)
+{
+	struct channel *channel;
+
+	side_for_each(&source->side, CHANNEL_BULK, channel) {
+		if (channel_busy(channel))
+			return false;
+	}
+	return true;
+}
+
+static void say_sync(struct source *source, uint16_t flags)
+{
+	struct frame frame = {
+		.type = FRAME_SYNC,
+		.flags = flags,
+		.count = source->side.nr[CHANNEL_BULK],
+	};
+	struct channel *channel;
+
+	side_for_each(&source->side, CHANNEL_BULK, channel) {
+		if (!side_sent(&source->side, channel, channel_send(channel, &frame, NULL)))
+			return;
+	}
+}
+
+static void end_round(struct source *source)
+{
+	say_sync(source, 0);
+	precopy_sent(&source->precopy, source->side.progress.bytes[CHANNEL_BULK], now_ns());
+}
+
+static void end_state(struct source *source)
+{
+	char error[CODEC_ERROR_MAX];
+
+	if (side_say(&source->side, FRAME_STATE_END, 0) &&
+	    !session_event(&source->side.session, EVENT_STATE_END, error))
+		launcher_state(&source->side.launcher, "listen");
+}
+
+/* What of a piece of a region is not at the destination as it is now. */
+static void discard(struct source *source, uint32_t region, struct page_range piece)
+{
+	struct channel *control = side_control(&source->side);
+	struct frame frame = { .type = FRAME_DISCARD, .region = region };
+	struct page_range ranges[DISCARD_MAX];
+	uint8_t payload[DISCARD_MAX * DISCARD_RANGE];
+
+	while (piece.first < piece.end) {
+		for (frame.count = 0; frame.count < DISCARD_MAX; frame.count++) {
+			struct page_range *range = &ranges[frame.count];
+
+			*range = piece;
+			if (!scheduler_unsent(&source->scheduler, region, range))
+				break;
+			piece.first = range->end;
+		}
+		if (!frame.count)
+			return;
+		frame.length = (uint32_t)discard_encode(payload, ranges, frame.count);
+		if (!side_sent(&source->side, control, channel_send(control, &frame, payload)))
+			return;
+	}
+}
+
+static bool control_has_room(const struct source *source)
+{
+	const struct channel *control = side_control(&source->side);
+
+	return control && channel_queued(control) + FRAME_HEADER + STATE_MAX <=
+			  CHANNEL_OUT_MAX / 2;
+}
+
+/* The guest has stopped and its devices have said all: what was written last? */
+static void close_precopy(struct source *source)
+{
+	struct page_range piece;
+	uint32_t region;
+
+	if (!tracker_is_done(&source->tracker)) {
+		if (control_has_room(source) && collect(source, &region, &piece))
+			discard(source, region, piece);
+		return;
+	}
+	if (!bulk_is_idle(source))
+		return;
+	end_precopy(source);
+	say_sync(source, FRAME_SYNC_LAST);
+	if (!source->side.done && side_control(&source->side) &&
+	    side_say(&source->side, FRAME_PUBLISH, 0))
+		end_state(source);
+}
+
+static void precopy_turn(struct source *source)
+{
+	struct precopy *precopy = &source->precopy;
+
+	if (!source->tracking || !is_connected(source))
+		return;
+	if (source->closing) {
+		close_precopy(source);
+	} else if (source->stopped) {
+		return;		/* the devices may still write */
+	} else if (precopy->step == PRECOPY_COLLECT) {
+		collect_for_round(source);
+	} else if (precopy->step == PRECOPY_SEND) {
+		if (scheduler_all_sent(&source->scheduler) && bulk_is_idle(source))
+			end_round(source);
+	} else if (!precopy_wait(precopy, now_ns())) {
+		tracker_rewind(&source->tracker);
+		precopy_begin(precopy, now_ns());
+	}
+}
+
+/* How long precopy_turn() has nothing to do; what it waits for else wakes the loop. */
+static uint64_t precopy_waits(const struct source *source)
+{
+	const struct precopy *precopy = &source->precopy;
+
+	if (!source->tracking || !is_connected(source))
+		return UINT64_MAX;
+	if (source->closing)
+		return !tracker_is_done(&source->tracker) && control_has_room(source) ? 0 :
+			UINT64_MAX;
+	if (source->stopped || precopy->step == PRECOPY_SEND)
+		return UINT64_MAX;
+	return precopy->step == PRECOPY_COLLECT ? 0 : precopy_wait(precopy, now_ns());
 }
 
 static void set_wants(void *owner)
 {
 	struct source *source = owner;
-	struct channel *control = side_control(&source->side);
-	bool room = control && channel_queued(control) + FRAME_HEADER + STATE_MAX <=
-			       CHANNEL_OUT_MAX / 2;
+	bool room = source->side.session.state == SESSION_ADVISE && control_has_room(source);
 
-	loop_want(&source->side.loop, &source->side.state,
-		  source->side.session.state == SESSION_ADVISE && room ? EPOLLIN : 0);
+	loop_want(&source->side.loop, &source->side.state, room ? EPOLLIN : 0);
 }
 
 /* Device state. */
@@ -330,7 +588,6 @@ static void state_ready(void *owner, uint32_t events)
 	struct frame frame = { .type = FRAME_STATE };
 	struct channel *control;
 	uint8_t buffer[STATE_MAX];
-	char error[CODEC_ERROR_MAX];
 	ssize_t n;
 
 	(void)events;
@@ -349,9 +606,12 @@ static void state_ready(void *owner, uint32_t events)
 		return;
 	}
 	side_close_state(&source->side);
-	if (side_say(&source->side, FRAME_STATE_END, 0) &&
-		     !session_event(&source->side.session, EVENT_STATE_END, error))
-			 launcher_state(&source->side.launcher, "listen");
+	if (source->tracking) {
+		source->closing = true;
+		tracker_rewind(&source->tracker);
+	} else {
+		end_state(source);
+	}
 }
 
 /* What comes. */
@@ -364,6 +624,13 @@ static void count(void *owner)
 	source->side.progress.prefault_pages = source->scheduler.prefault_pages;
 	source->side.progress.prefault_hits = source->scheduler.prefault_hits;
 	source->side.progress.duplicates = source->scheduler.duplicates;
+	source->side.progress.round = source->precopy.round;
+	source->side.progress.early = is_early(source);
+	source->side.progress.dirty_pages = unsent_pages(source);
+	source->side.progress.expected_downtime_ms =
+		(int64_t)precopy_expected_ms(&source->precopy, unsent_pages(source));
+	if (is_early(source))
+		source->side.progress.precopy_bytes = source->side.progress.bytes[CHANNEL_BULK];
 }
 
 static struct channel *open_channel(struct source *source, enum channel_kind kind,
@@ -391,6 +658,11 @@ static void take_hello_ack(struct source *source, struct channel *channel)
 	if (source->side.features & ~ack.features & FEATURE_ZSTD)
 		log_warning("%s takes no compressed pages: sending them as they are",
 			    source->side.options->uri_text);
+	if (source->side.features & ~ack.features & FEATURE_PRECOPY) {
+		side_fail(&source->side, "%s takes no pages of a guest that still runs, wanted one that does: use migrate -p",
+			  source->side.name);
+		return;
+	}
 	source->side.features = ack.features;
 	source->deadline_ns = 0;
 	open_page_channels(source);
@@ -403,6 +675,9 @@ static void take_prepared(struct source *source)
 	launcher_state(&source->side.launcher, session_state_name(source->side.session.state));
 	if (!source->side.progress.started_ns)
 		progress_start(&source->side.progress, now_ns());
+	if (source->side.session.state == SESSION_ADVISE &&
+	    source->side.features & FEATURE_PRECOPY)
+		begin_precopy(source);
 }
 
 static void take_request(struct source *source, struct channel *channel)
@@ -659,15 +934,43 @@ static void connect_control(struct source *source)
 
 /* What the launcher says. */
 
+static void set_bulk_bandwidth(struct source *source, uint64_t value)
+{
+	pacer_set(&source->pacer, value, now_ns());
+}
+
+static void set_precopy_bandwidth(struct source *source, uint64_t value)
+{
+	pacer_set(&source->early_pacer, value, now_ns());
+}
+
+static void set_downtime_limit(struct source *source, uint64_t value)
+{
+	source->precopy.limit_ms = value;
+}
+
 static void set(struct source *source, json_t *object)
 {
-	json_t *limit = json_object_get(object, "max_bulk_bandwidth");
+	static const struct {
+		const char *key;
+		void (*set)(struct source *source, uint64_t value);
+	} settings[] = {
+		{ "max_bulk_bandwidth", set_bulk_bandwidth },
+		{ "max_precopy_bandwidth", set_precopy_bandwidth },
+		{ "downtime_limit_ms", set_downtime_limit },
+	};
 
-	if (!json_is_integer(limit) || json_integer_value(limit) < 0) {
-		log_warning("command set: wanted \"max_bulk_bandwidth\", bytes a second from 0 on");
-		return;
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+		json_t *value = json_object_get(object, settings[i].key);
+
+		if (!value)
+			continue;
+		if (json_is_integer(value) && json_integer_value(value) >= 0)
+			settings[i].set(source, (uint64_t)json_integer_value(value));
+		else
+			log_warning("command set: \"%s\" is no number, wanted one from 0 on",
+				    settings[i].key);
 	}
-	pacer_set(&source->pacer, (uint64_t)json_integer_value(limit), now_ns());
 }
 
 static void command(void *owner, const char *name, json_t *object)
@@ -721,6 +1024,7 @@ static void turn(void *owner)
 
 	send_urgent(source);
 	send_bulk(source);
+	precopy_turn(source);
 }
 
 static uint64_t wait_ns(const void *owner)
@@ -728,7 +1032,7 @@ static uint64_t wait_ns(const void *owner)
 	const struct source *source = owner;
 	uint64_t waits = source->all_sent ? 0 : bulk_waits(source);
 
-	return waits ? waits : UINT64_MAX;
+	return min(waits ? waits : UINT64_MAX, precopy_waits(source));
 }
 
 static void tick(void *owner, uint64_t now)
@@ -824,6 +1128,8 @@ static int prepare(struct source *source, char *error)
 		}
 		source->side.features |= FEATURE_ZSTD;
 	}
+	if (options->precopy)
+		source->side.features |= FEATURE_PRECOPY;
 	err = side_open_state(&source->side, state_ready, error);
 	if (err)
 		return err;
@@ -874,6 +1180,7 @@ int source_run(const struct options *options)
 	strcpy(source->side.name, options->uri_text);
 	source->side.features = options->checksum ? FEATURE_CHECKSUM : 0;
 	source->retry_delay_ns = RETRY_FIRST_NS;
+	source->precopy.limit_ms = DOWNTIME_LIMIT_MS;
 	pacer_set(&source->pacer, options->max_bulk_bandwidth, now_ns());
 	if (prepare(source, error))
 		side_fail(&source->side, "%s", error);
@@ -883,6 +1190,7 @@ int source_run(const struct options *options)
 
 	status = source->side.exit_status;
 	side_destroy(&source->side);
+	end_precopy(source);
 	scheduler_destroy(&source->scheduler);
 	compressor_free(source->compressor);
 	free(source->packed);

@@ -24,8 +24,8 @@ def figures(stopped_ms, total_ms, reports):
     return Figures(max(stopped_ms + gaps[0], *gaps[1:]), stopped_ms, total_ms)
 
 
-def migrate_with_umem(source, destination, command):
-    """Type the command at the source's monitor and wait for the last page."""
+def migrate_with_umem(source, destination, command, then=None):
+    """Type the command at the source's monitor, do what comes then, wait for the last page."""
     offset = {guest: guest.host.clock_offset() for guest in (source, destination)}
 
     def when(guest, event):
@@ -33,6 +33,8 @@ def migrate_with_umem(source, destination, command):
 
     started = time.time()
     source.type(command)
+    if then:
+        then(source)
     ended = when(destination, "END")
     stopped_ms = (when(destination, "RESUME") - when(source, "STOP")) * 1000
     destination.wait_more_reports(3)

@@ -18,9 +18,11 @@ import install
 import migrations
 import prefault
 import refusals
+import two_stage
 
 SUITES = {"migrations": migrations, "big": migrations.Big, "prefault": prefault,
-          "refusals": refusals, "environment": environment, "install": install}
+          "two_stage": two_stage, "refusals": refusals, "environment": environment,
+          "install": install}
 
 
 class Bench:

@@ -92,14 +92,15 @@ class Guest:
     """One QEMU in a host, with its monitor on standard input and the guest's port in a log."""
 
     def __init__(self, host, name, incoming=None, memory_mib=256, threads=4, pages=None,
-                 mode="churn", options="", launcher=None, kvm=True):
+                 mode="churn", rate=None, options="", launcher=None, kvm=True):
         self.host = host
         self.name = name
         self.log = host.dir / f"{name}.guest.log"
         self._port = f"/run/{name}.port"
         launcher = launcher or f"{BIN / 'umem-qemu'} {'-postcopy' if incoming else ''}"
         append = f"console=ttyS0 quiet panic=-1 umem.port=virtio umem.threads={threads}" \
-                 f" umem.mode={mode}" + (f" umem.pages={pages}" if pages else "")
+                 f" umem.mode={mode}" + (f" umem.pages={pages}" if pages else "") \
+                 + (f" umem.rate={rate}" if rate else "")
         # A virtio port wants its other end open at all times, which a FIFO is.
         self.command = (
             f"rm -f {self._port}.*; mkfifo {self._port}.in {self._port}.out;"

@@ -22,6 +22,7 @@
  *
  * Kernel command line: umem.pages=N (default: 60 % of the memory), umem.threads=N
  * (default 4), umem.mode=churn|storm (storm: no rewriting, the guest is idle),
+ * umem.rate=N: pages rewritten a second by all threads (default: as many as go),
  * umem.port=serial|virtio: the port is /dev/ttyS0, or a virtio-serial port, which
  * costs one exit a line and not one a byte; the latter are tens of milliseconds
  * of every report when the hypervisor is itself emulated.
@@ -81,6 +82,7 @@ static uint32_t *versions;
 static size_t pages;
 static struct worker workers[MAX_THREADS];
 static unsigned int threads = 4;
+static unsigned int rate; /* pages a second that are rewritten; 0: all that go */
 static _Atomic bool churning = true;
 
 /*
@@ -238,13 +240,31 @@ static void rewrite_page(struct worker *worker, size_t index)
 	pthread_rwlock_unlock(&settled);
 }
 
+/* Waits until it is time for the next. What was missed is not made up for. */
+static void keep_to_rate(uint64_t *next)
+{
+	uint64_t now = now_ns();
+	struct timespec until;
+
+	*next += 1000000000ULL * threads / rate;
+	if (*next < now) {
+		*next = now;
+		return;
+	}
+	until = (struct timespec){ *next / 1000000000, *next % 1000000000 };
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+}
+
 static void *churn(void *arg)
 {
 	struct worker *worker = arg;
+	uint64_t next = now_ns();
 
 	while (atomic_load(&churning)) {
 		rewrite_page(worker, worker->first + next_random(&worker->random) % worker->pages);
 		complete_op(worker);
+		if (rate)
+			keep_to_rate(&next);
 	}
 	return NULL;
 }
@@ -465,6 +485,7 @@ static bool read_settings(void)
 		sscanf(word, "umem.pages=%zu", &pages);
 		sscanf(word, "umem.threads=%u", &threads);
 		sscanf(word, "umem.mode=%15s", mode);
+		sscanf(word, "umem.rate=%u", &rate);
 		sscanf(word, "umem.port=%15s", port);
 	}
 	if (!strcmp(port, "virtio"))

@@ -32,7 +32,9 @@ static void test_every_value_has_its_line(void **state)
 	(void)state;
 	assert_text("{\"status\":\"running\",\"role\":\"destination\",\"uri\":\"tcp:a:1\","
 		    "\"total_time_ms\":1,\"guest_stopped_at_us\":1763695800123456,"
-		    "\"guest_resumed_at_us\":1763695800123457,\"pages_total\":2,"
+		    "\"guest_resumed_at_us\":1763695800123457,\"stop_to_go_ms\":17,"
+		    "\"go_to_resume_ms\":18,\"round\":19,\"pages_dirty\":20,"
+		    "\"expected_downtime_ms\":21,\"precopy_bytes\":22,\"pages_total\":2,"
 		    "\"pages_present\":3,\"pages_remaining\":4,\"zero_pages\":5,"
 		    "\"urgent_bytes\":6,\"bulk_bytes\":7,\"control_bytes\":8,"
 		    "\"throughput_bytes_per_s\":1250000,\"urgent_bytes_per_s\":125000,"
@@ -46,7 +48,9 @@ static void test_every_value_has_its_line(void **state)
 		    "\"duplicates\":15,\"checksum_errors\":16}",
 		    "Migration status: running\nrole: destination\nuri: tcp:a:1\n"
 		    "total time: 1 ms\nguest stopped: 2025-11-21T03:30:00.123456Z\n"
-		    "guest resumed: 2025-11-21T03:30:00.123457Z\npages total: 2\n"
+		    "guest resumed: 2025-11-21T03:30:00.123457Z\ndowntime, stop to GO: 17 ms\n"
+		    "downtime, GO to resume: 18 ms\nround: 19\npages dirty: 20\n"
+		    "expected downtime: 21 ms\ntransferred precopy: 22 bytes\npages total: 2\n"
 		    "pages present: 3\npages remaining: 4\nzero pages: 5\n"
 		    "transferred urgent: 6 bytes\ntransferred bulk: 7 bytes\n"
 		    "transferred control: 8 bytes\nthroughput: 10.00 mbps (urgent 1.00, bulk 8.00, "
@@ -82,6 +86,22 @@ static void test_wrong_types_and_control_characters_do_no_harm(void **state)
 		    "Migration status: a?[2Jb?\nrole: \n");
 }
 
+static void test_precopy_counts_what_would_not_have_to_follow(void **state)
+{
+	json_t *info = load("{\"status\":\"precopy\",\"pages_total\":80,\"pages_sent\":200,"
+			    "\"pages_dirty\":20,\"round\":3,\"expected_downtime_ms\":4,"
+			    "\"throughput_bytes_per_s\":1500000}");
+	char *line = report_progress(info);
+
+	(void)state;
+	assert_string_equal(line, "migrate: precopy, round 3, 20 of 80 pages dirty, downtime of 4 ms expected, 1.5 MB/s");
+	free(line);
+	assert_int_equal(report_percent(info), 75);
+	json_object_set_new(info, "pages_dirty", json_integer(81));
+	assert_int_equal(report_percent(info), 0);
+	json_decref(info);
+}
+
 static void test_progress_counts_what_its_side_counts(void **state)
 {
 	json_t *info = load("{\"status\":\"running\",\"pages_total\":8,\"pages_present\":6,"
@@ -103,6 +123,7 @@ int main(void)
 		cmocka_unit_test(test_what_is_not_there_is_left_out),
 		cmocka_unit_test(test_wrong_types_and_control_characters_do_no_harm),
 		cmocka_unit_test(test_progress_counts_what_its_side_counts),
+		cmocka_unit_test(test_precopy_counts_what_would_not_have_to_follow),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

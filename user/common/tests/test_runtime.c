@@ -129,6 +129,79 @@ static void test_a_listener_that_is_stuck_is_given_up(void **state)
 	rmdir(folder);
 }
 
+static void assert_not_listened(const char *path, const char *words)
+{
+	char *error = NULL;
+
+	assert_int_equal(runtime_listen(path, true, &error), -1);
+	if (!strstr(error, words))
+		fail_msg("\"%s\" lacks \"%s\"", error, words);
+	free(error);
+}
+
+static void test_only_a_socket_where_nobody_listens_is_replaced(void **state)
+{
+	char folder[] = "/tmp/umem-test-runtime-XXXXXX";
+	char path[200], *error = NULL;
+	int listener, fd;
+	FILE *file;
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/s", folder);
+	assert_int_equal(runtime_clear(path), 0);
+	listener = runtime_listen(path, true, &error);
+	assert_true(listener >= 0);
+	fd = runtime_connect(path);
+	assert_true(fd >= 0);
+	close(fd);
+	assert_not_listened(path, "somebody listens at it");
+	assert_int_equal(runtime_clear(path), -EADDRINUSE);
+	close(listener);
+
+	listener = runtime_listen(path, true, &error);
+	assert_true(listener >= 0);
+	close(listener);
+	assert_int_equal(runtime_clear(path), 0);
+	assert_int_equal(access(path, F_OK), -1);
+
+	file = fopen(path, "w");
+	assert_non_null(file);
+	fclose(file);
+	assert_not_listened(path, "is there and no socket, wanted nothing there");
+	assert_int_equal(runtime_clear(path), -EEXIST);
+	assert_int_equal(access(path, F_OK), 0);
+	unlink(path);
+	assert_not_listened("/tmp/umem-test-not-there/s", "No such file or directory");
+	memset(path, 'x', sizeof(path) - 1);
+	path[sizeof(path) - 1] = '\0';
+	assert_not_listened(path, "has 199 characters, a socket's path has at most 107");
+	rmdir(folder);
+}
+
+static void test_a_socket_of_ones_own_is_closed_to_others(void **state)
+{
+	char folder[] = "/tmp/umem-test-runtime-XXXXXX";
+	char path[80], *error = NULL;
+	mode_t mask = umask(0022);
+	struct stat st;
+	int fd;
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/s", folder);
+	for (int own = 0; own < 2; own++) {
+		fd = runtime_listen(path, own, &error);
+		assert_true(fd >= 0);
+		assert_int_equal(stat(path, &st), 0);
+		assert_int_equal(st.st_mode & 0777, own ? 0600 : 0755);
+		close(fd);
+	}
+	assert_int_equal(umask(mask), 0022);
+	unlink(path);
+	rmdir(folder);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -137,6 +210,8 @@ int main(void)
 		cmocka_unit_test(test_only_a_folder_of_ones_own_is_taken),
 		cmocka_unit_test(test_connecting_says_why_not),
 		cmocka_unit_test(test_a_listener_that_is_stuck_is_given_up),
+		cmocka_unit_test(test_only_a_socket_where_nobody_listens_is_replaced),
+		cmocka_unit_test(test_a_socket_of_ones_own_is_closed_to_others),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

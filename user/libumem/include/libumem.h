@@ -97,7 +97,7 @@ int umem_info(int region, struct umem_info *info);
 int umem_mark_missing(int pager, uint64_t offset, uint64_t length, struct umem_done *done);
 
 /**
- * umem_publish - make missing pages present with what the fill view holds
+ * umem_publish - make missing pages present with what was put there unpublished
  * @pager: from umem_attach()
  * @offset: where in the region
  * @length: how much
@@ -110,13 +110,14 @@ int umem_publish(int pager, uint64_t offset, uint64_t length, struct umem_done *
 /**
  * umem_zero - make missing pages present and zero
  * @pager: from umem_attach()
+ * @flags: of enum umem_fill_flags
  * @offset: where in the region
  * @length: how much
  * @done: what was changed; may be NULL
  *
  * Return: 0 or -errno.
  */
-int umem_zero(int pager, uint64_t offset, uint64_t length, struct umem_done *done);
+int umem_zero(int pager, uint32_t flags, uint64_t offset, uint64_t length, struct umem_done *done);
 
 /**
  * umem_poison - make missing pages raise SIGBUS
@@ -132,13 +133,14 @@ int umem_poison(int pager, uint64_t offset, uint64_t length, struct umem_done *d
 /**
  * umem_copy - fill missing pages from memory and make them present
  * @pager: from umem_attach()
+ * @flags: of enum umem_fill_flags
  * @entries: what goes where, done in this order
  * @count: how many entries, 1 to UMEM_COPY_MAX
  * @done: what was changed; may be NULL
  *
  * Return: 0 or -errno.
  */
-int umem_copy(int pager, const struct umem_copy_entry *entries, uint32_t count,
+int umem_copy(int pager, uint32_t flags, const struct umem_copy_entry *entries, uint32_t count,
 	      struct umem_done *done);
 
 /**

@@ -164,7 +164,6 @@ static void test_ranges(void **state)
 	} calls[] = {
 		{ umem_mark_missing, UMEM_MARK_MISSING },
 		{ umem_publish, UMEM_PUBLISH },
-		{ umem_zero, UMEM_ZERO },
 		{ umem_poison, UMEM_POISON },
 	};
 
@@ -192,16 +191,31 @@ static void test_ranges(void **state)
 	}
 }
 
+static void test_zero(void **state)
+{
+	struct umem_done done = { 0 };
+
+	(void)state;
+	assert_int_equal(umem_zero(5, UMEM_FILL_UNPUBLISHED, 4096, 8192, &done), 0);
+	assert_int_equal(seen.command, UMEM_ZERO);
+	assert_int_equal(seen.got.range.size, sizeof(struct umem_range));
+	assert_int_equal(seen.got.range.flags, UMEM_FILL_UNPUBLISHED);
+	assert_int_equal(seen.got.range.offset, 4096);
+	assert_int_equal(seen.got.range.length, 8192);
+	assert_int_equal(done.pages, 78);
+	assert_int_equal(done.skipped, 79);
+}
+
 static void test_copy(void **state)
 {
 	struct umem_copy_entry entries[2] = { { .length = 4096 }, { .length = 8192 } };
 	struct umem_done done = { 0 };
 
 	(void)state;
-	assert_int_equal(umem_copy(5, entries, 2, &done), 0);
+	assert_int_equal(umem_copy(5, UMEM_FILL_UNPUBLISHED, entries, 2, &done), 0);
 	assert_int_equal(seen.command, UMEM_COPY);
 	assert_int_equal(seen.got.copy.size, sizeof(struct umem_copy));
-	assert_int_equal(seen.got.copy.flags, 0);
+	assert_int_equal(seen.got.copy.flags, UMEM_FILL_UNPUBLISHED);
 	assert_int_equal(seen.got.copy.__reserved, 0);
 	assert_int_equal(seen.got.copy.nr_entries, 2);
 	assert_ptr_equal((void *)(uintptr_t)seen.got.copy.entries, entries);
@@ -210,7 +224,7 @@ static void test_copy(void **state)
 
 	done = (struct umem_done){ 0 };
 	seen.fail = ENOMEM;
-	assert_int_equal(umem_copy(5, entries, 2, &done), -ENOMEM);
+	assert_int_equal(umem_copy(5, 0, entries, 2, &done), -ENOMEM);
 	assert_int_equal(done.pages, 76);
 }
 
@@ -319,6 +333,7 @@ int main(void)
 		cmocka_unit_test_setup(test_failed_calls_leave_descriptors_alone, setup),
 		cmocka_unit_test_setup(test_open_attach_info, setup),
 		cmocka_unit_test_setup(test_ranges, setup),
+		cmocka_unit_test_setup(test_zero, setup),
 		cmocka_unit_test_setup(test_copy, setup),
 		cmocka_unit_test_setup(test_bitmap, setup),
 		cmocka_unit_test_setup(test_dirty_tracking, setup),

@@ -139,7 +139,7 @@ static void test_each_line_has_its_reply_in_order(void **state)
 	put(served, fd, "cel\"}\n");
 	assert_string_equal(got(fd), "{\"ok\":true,\"kind\":2}\n"
 			    "{\"error\":\"cmd is \\\"nonsense\\\", wanted \\\"migrate\\\", "
-			    "\\\"cancel\\\", \\\"info\\\" or \\\"watch\\\"\"}\n"
+			    "\\\"start-postcopy\\\", \\\"cancel\\\", \\\"info\\\" or \\\"watch\\\"\"}\n"
 			    "{\"ok\":true,\"kind\":1}\n");
 	assert_int_equal(served->requests, 2);
 	close(fd);

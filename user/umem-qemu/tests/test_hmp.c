@@ -55,16 +55,43 @@ static void test_migrate_p_defaults_are_push_and_some_prefault(void **state)
 	assert_int_equal(command.backward, HMP_PREFAULT_DEFAULT);
 }
 
-static void test_migrate_without_p_is_qemus(void **state)
+static void test_migrate_without_p_is_qemus_or_begins_with_precopy(void **state)
 {
-	static const char *const lines[] = {
-		"migrate tcp:h:1", "migrate -d tcp:h:1", "migrate -b -i tcp:h:1", "migrate",
-		"migrate exec:cat>f -p",	/* -p is no flag there */
+	static const struct {
+		const char *line, *why_not;
+		bool ours;
+	} lines[] = {
+		{ "migrate tcp:h:1", "", false },
+		{ "migrate -d unix:/x", "", false },
+		{ "migrate -d -m tcp:h:1", "", true },
+		{ "migrate tcp:h:1 32 0", "", true },
+		{ "migrate -b -i tcp:h:1", "flag \"-b\", with capability postcopy-ram only -d and -m", false },
+		{ "migrate", "no URI, wanted migrate URI", false },
+		{ "migrate rdma:h:1", "\"rdma\"", false },
+		{ "migrate exec:cat>f -p", "forward is \"-p\"", true },	/* -p is no flag there */
+		{ "migrate tcp:h:1 -1", "forward is \"-1\", wanted 0 to 65536", true },
+		{ "migrate tcp:h:1 1 65537", "backward is \"65537\"", true },
+		{ "migrate tcp:h:1 1 2 3", "wanted migrate URI", true },
 	};
 
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
-		assert_int_equal(parse(lines[i]).kind, HMP_GUARDED);
+	for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
+		struct hmp_command command = parse(lines[i].line);
+
+		assert_int_equal(command.kind, HMP_MIGRATE_EITHER);
+		assert_true(command.precopy);
+		assert_int_equal(command.ours, lines[i].ours);
+		assert_int_equal(!*command.error, !*lines[i].why_not);
+		if (!strstr(command.error, lines[i].why_not))
+			fail_msg("\"%s\": \"%s\" lacks \"%s\"", lines[i].line, command.error,
+				 lines[i].why_not);
+	}
+	assert_int_equal(parse("migrate -m tcp:h:1 32 5").forward, 32);
+	assert_int_equal(parse("migrate -m tcp:h:1 32 5").backward, 5);
+	assert_true(parse("migrate -m tcp:h:1 32 5").follow);
+	assert_string_equal(parse("migrate -d unix:/x").uri, "unix:/x");
+	assert_true(parse("migrate -d unix:/x").detach);
+	assert_false(parse("migrate -p unix:/x").precopy);
 }
 
 static void test_bad_migrate_is_refused_with_what_is_wanted(void **state)
@@ -73,7 +100,7 @@ static void test_bad_migrate_is_refused_with_what_is_wanted(void **state)
 	assert_error("migrate -p", "no URI", "tcp:HOST:PORT");
 	assert_error("migrate -p -b tcp:h:1", "\"-b\"", "-d, -n and -m");
 	assert_error("migrate -n tcp:h:1", "-n", "migrate -p -n");
-	assert_error("migrate -m tcp:h:1", "-m", "migrate -p -m");
+	assert_error("migrate -n -m tcp:h:1 8", "-n", "migrate -p -n");
 	assert_string_equal(parse("migrate -p unix:/x").uri, "unix:/x");
 	assert_error("migrate -p rdma:h:1", "\"rdma\"", "unix:PATH");
 	assert_error("migrate -p defer", "\"defer\"", "tcp:HOST:PORT");
@@ -95,12 +122,14 @@ static void test_parameters_go_to_qemu_and_ours_are_looked_at(void **state)
 		"migrate_set_parameter max-postcopy-bandwidth \"7e\"",
 		"migrate_set_parameter max-postcopy-bandwidth 0x10k",
 		"migrate_set_parameter max-postcopy-bandwidth what",
+		"migrate_set_parameter max-bandwidth 32", "migrate_set_parameter downtime-limit 9e",
+		"migrate_set_parameter multifd-channels 0",
 	};
 	static const char *const others[] = {
 		"migrate_set_parameter", "migrate_set_parameter max-postcopy-bandwidth",
 		"migrate_set_parameter max-postcopy-bandwidth 1 2",
-		"migrate_set_parameter max-bandwidth 32", "migrate_set_parameter downtime-limit 9e",
-		"migrate_set_parameter max-post 1",
+		"migrate_set_parameter max-post 1", "migrate_set_parameter urgent-channels",
+		"migrate_set_parameter urgent-channels 1 2", "migrate_set_parameter urgent 2",
 	};
 
 	(void)state;
@@ -116,10 +145,38 @@ static void test_parameters_go_to_qemu_and_ours_are_looked_at(void **state)
 		     "wanted less than 8E");
 }
 
+static void test_urgent_channels_are_umems_own(void **state)
+{
+	(void)state;
+	assert_int_equal(parse("migrate_set_parameter urgent-channels 1").kind, HMP_CHANNELS);
+	assert_int_equal(parse("migrate_set_parameter urgent-channels 16").channels, 16);
+	assert_error("migrate_set_parameter urgent-channels 0", "is \"0\"", "wanted 1 to 16");
+	assert_error("migrate_set_parameter urgent-channels 17", "is \"17\"", "wanted 1 to 16");
+	assert_error("migrate_set_parameter urgent-channels -1", "is \"-1\"", "wanted 1 to 16");
+	assert_error("migrate_set_parameter urgent-channels two", "is \"two\"", "wanted 1 to 16");
+}
+
+static void test_capability_postcopy_ram_is_looked_at(void **state)
+{
+	static const char *const others[] = {
+		"migrate_set_capability", "migrate_set_capability postcopy-ram",
+		"migrate_set_capability postcopy-ram yes", "migrate_set_capability xbzrle on",
+		"migrate_set_capability postcopy-ram on off",
+	};
+
+	(void)state;
+	assert_int_equal(parse("migrate_set_capability postcopy-ram on").kind, HMP_POSTCOPY_RAM);
+	assert_true(parse("migrate_set_capability postcopy-ram on").on);
+	assert_int_equal(parse("migrate_set_capability postcopy-ram off").kind, HMP_POSTCOPY_RAM);
+	assert_false(parse("migrate_set_capability postcopy-ram off").on);
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		assert_int_equal(parse(others[i]).kind, HMP_PASS);
+}
+
 static void test_every_other_line_passes(void **state)
 {
 	static const char *const lines[] = {
-		"info status", "info migrate_parameters", "infos", "quit", "q", "mig -p tcp:h:1",
+		"info status", "info migrate_capabilities", "infos", "quit", "q", "mig -p tcp:h:1",
 		"migrate_set_capability x on", "contx", "device_add e1000", "x/4i $pc",
 		"info migrate x", "cpu", "cpu x", "help cont", "MIGRATE -p tcp:h:1",
 	};
@@ -137,13 +194,18 @@ static void test_commands_of_interest_are_known_by_each_name(void **state)
 	} cases[] = {
 		{ "", HMP_EMPTY }, { " \t", HMP_EMPTY },
 		{ "info migrate", HMP_INFO_MIGRATE }, { "  info   migrate ", HMP_INFO_MIGRATE },
+		{ "info migrate_parameters", HMP_INFO_PARAMETERS },
 		{ "migrate_cancel", HMP_CANCEL },
+		{ "migrate_start_postcopy", HMP_START_POSTCOPY },
 		{ "c", HMP_CONT }, { "cont", HMP_CONT },
 		{ "s", HMP_STOP }, { "stop", HMP_STOP },
 		{ "system_reset", HMP_GUARDED }, { "loadvm x", HMP_GUARDED },
 		{ "gdbserver", HMP_GUARDED },
 		{ "help", HMP_HELP }, { "?", HMP_HELP }, { "help migrate", HMP_HELP_MIGRATE },
 		{ "? migrate_cancel", HMP_HELP_MIGRATE },
+		{ "help migrate_start_postcopy", HMP_HELP_MIGRATE },
+		{ "help migrate_set_parameter", HMP_HELP_MIGRATE },
+		{ "help migrate_set_capability", HMP_HELP_MIGRATE },
 	};
 
 	(void)state;
@@ -196,9 +258,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_migrate_p_is_taken_with_all_its_flags),
 		cmocka_unit_test(test_migrate_p_defaults_are_push_and_some_prefault),
-		cmocka_unit_test(test_migrate_without_p_is_qemus),
+		cmocka_unit_test(test_migrate_without_p_is_qemus_or_begins_with_precopy),
 		cmocka_unit_test(test_bad_migrate_is_refused_with_what_is_wanted),
 		cmocka_unit_test(test_parameters_go_to_qemu_and_ours_are_looked_at),
+		cmocka_unit_test(test_urgent_channels_are_umems_own),
+		cmocka_unit_test(test_capability_postcopy_ram_is_looked_at),
 		cmocka_unit_test(test_every_other_line_passes),
 		cmocka_unit_test(test_commands_of_interest_are_known_by_each_name),
 		cmocka_unit_test(test_cpu_is_noted),

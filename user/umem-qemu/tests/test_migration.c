@@ -15,7 +15,8 @@
 #include "common/util.h"
 #include "umem-qemu/info.h"
 
-#define ASKED_MAX	64
+#define ASKED_MAX	128
+#define BANDWIDTH	134217728	/* QEMU's default */
 
 /* What stands in for QEMU, umemd and the clock; it writes down what it is told. */
 struct world {
@@ -24,6 +25,7 @@ struct world {
 	struct {
 		enum migration_question question;
 		char command[40];
+		json_int_t bandwidth;	/* it sets that; 0: it does not */
 	} asked[ASKED_MAX];
 	size_t nr_asked, nr_answered;
 	unsigned int timer;
@@ -32,7 +34,11 @@ struct world {
 	bool umemd_will_not_start;
 	bool other_shared_memory;
 	bool lacks_capability;
+	bool precopy;		/* start() is without -p */
+	bool postcopy_ram;	/* QEMU's capability */
 	json_int_t limit;	/* max-postcopy-bandwidth */
+	json_int_t bandwidth;	/* max-bandwidth */
+	json_int_t channels;	/* multifd-channels */
 	const char *compression;	/* multifd-compression */
 	const char *status;	/* QEMU's run state */
 	uint64_t now;
@@ -49,8 +55,9 @@ static char *start_umemd(void *context, enum migration_role role, const char *ur
 
 	if (w->umemd_will_not_start)
 		return text_copy("umemd cannot be started");
-	text_add(&w->did, "start %s %s %u%s\n", role == MIGRATION_SOURCE ? "source" : "destination",
-		 uri, command->forward, command->compress ? " zstd" : "");
+	text_add(&w->did, "start %s %s %u%s%s\n",
+		 role == MIGRATION_SOURCE ? "source" : "destination", uri, command->forward,
+		 command->compress ? " zstd" : "", command->precopy ? " precopy" : "");
 	return NULL;
 }
 
@@ -85,6 +92,9 @@ static void ask_qemu(void *context, enum migration_question question, const char
 
 	assert_true(w->nr_asked < ASKED_MAX);
 	w->asked[w->nr_asked].question = question;
+	w->asked[w->nr_asked].bandwidth =
+		strcmp(command, "migrate-set-parameters") ? 0 :
+		json_integer_value(json_object_get(arguments, "max-bandwidth"));
 	snprintf(w->asked[w->nr_asked++].command, sizeof(w->asked[0].command), "%s", command);
 	w->conts += !strcmp(command, "cont");
 	text_add(&w->did, "ask %s%s%s%s\n", command, text ? " " : "", text ? text : "",
@@ -149,12 +159,19 @@ static const struct migration_ops ops = {
 	.now_us = now_us,
 };
 
+static const struct world fresh = {
+	.now = 1000000000,
+	.status = "running",
+	.postcopy_ram = true,
+	.bandwidth = BANDWIDTH,
+	.channels = 2,
+};
+
 static int setup(void **state)
 {
-	struct world *w = calloc(1, sizeof(*w));
+	struct world *w = malloc(sizeof(*w));
 
-	w->now = 1000000000;
-	w->status = "running";
+	*w = fresh;
 	migration_init(&w->migration, &ops, w, regions, ARRAY_SIZE(regions));
 	*state = w;
 	return 0;
@@ -179,7 +196,7 @@ static void restart(struct world *w)
 {
 	migration_destroy(&w->migration);
 	forget(w);
-	*w = (struct world){ .now = 1000000000, .status = "running" };
+	*w = fresh;
 	migration_init(&w->migration, &ops, w, regions, ARRAY_SIZE(regions));
 }
 
@@ -203,7 +220,7 @@ static json_t *capabilities(const struct world *w)
 			 "capability", "pause-before-switchover", "state", 0,
 			 "capability", "late-block-activate", "state", 0,
 			 "capability", "events", "state", 1,
-			 "capability", "postcopy-ram", "state", 1);
+			 "capability", "postcopy-ram", "state", w->postcopy_ram);
 }
 
 static json_t *canned_answer(const struct world *w, const char *command)
@@ -214,8 +231,9 @@ static json_t *canned_answer(const struct world *w, const char *command)
 	if (!strcmp(command, "query-migrate-capabilities"))
 		return capabilities(w);
 	if (!strcmp(command, "query-migrate-parameters"))
-		return json_pack("{s:i, s:i, s:I, s:s}", "max-bandwidth", 134217728,
+		return json_pack("{s:I, s:i, s:I, s:I, s:s}", "max-bandwidth", w->bandwidth,
 				 "downtime-limit", 300, "max-postcopy-bandwidth", w->limit,
+				 "multifd-channels", w->channels,
 				 "multifd-compression", w->compression ? w->compression : "none");
 	if (!strcmp(command, "query-memdev"))
 		return json_pack("[{s:s,s:b},{s:s,s:b},{s:s,s:b}]", "id", "pc.ram", "share", 1,
@@ -242,6 +260,8 @@ static void answer(struct world *w, const char *error)
 	assert_true(i < w->nr_asked);
 	if (!strcmp(w->asked[i].command, "cont") && !error)
 		w->status = "running";
+	if (w->asked[i].bandwidth && !error)
+		w->bandwidth = w->asked[i].bandwidth;
 	migration_qemu_reply(&w->migration, w->asked[i].question, result, error);
 	json_decref(result);
 }
@@ -294,8 +314,9 @@ static void start(struct world *w)
 {
 	struct hmp_command command;
 
-	hmp_parse(&command, "migrate -p tcp:there:4444 32 0", false);
-	assert_int_equal(command.kind, HMP_MIGRATE);
+	hmp_parse(&command, w->precopy ? "migrate tcp:there:4444 32 0" :
+		  "migrate -p tcp:there:4444 32 0", false);
+	assert_int_equal(command.kind, w->precopy ? HMP_MIGRATE_EITHER : HMP_MIGRATE);
 	assert_null(migration_start(&w->migration, &command));
 }
 
@@ -305,6 +326,8 @@ enum source_step {
 	STEP_QUERY,	/* the first question is open */
 	STEP_MEMORY,	/* the last question before umemd is open */
 	STEP_ADVISE,	/* umemd was started */
+	STEP_PRECOPY,	/* umemd is connected; with pre-copy it sends rounds */
+	STEP_PREPARE,	/* what may have changed is looked at again */
 	STEP_CAPABILITIES,	/* the capabilities are being set */
 	STEP_PARAMETERS,
 	STEP_GETFD,
@@ -317,6 +340,11 @@ enum source_step {
 	STEP_READY_FIRST,	/* READY has come, QEMU is not complete */
 	STEP_END,
 };
+
+static void converge(struct world *w)
+{
+	umemd(w, "{\"event\":\"converged\",\"remaining_bytes\":8192,\"expected_downtime_ms\":7}");
+}
 
 static void go_to(struct world *w, enum source_step step)
 {
@@ -332,6 +360,13 @@ static void go_to(struct world *w, enum source_step step)
 	if (step == STEP_ADVISE)
 		return;
 	umemd_state(w, "advise");
+	if (step == STEP_PRECOPY)
+		return;
+	if (w->precopy)
+		converge(w);
+	if (step == STEP_PREPARE)
+		return;
+	answer_until(w, "migrate-set-capabilities");
 	if (step == STEP_CAPABILITIES)
 		return;
 	answer_until(w, "migrate-set-parameters");
@@ -421,6 +456,31 @@ static void assert_undone(struct world *w, const char *what, int step, bool ran)
 
 /* ---- source ---- */
 
+#define SWITCHOVER \
+	"ask query-migrate-capabilities\n" \
+	"ask query-migrate-parameters\n" \
+	"ask query-memdev\n" \
+	"ask migrate-set-capabilities {\"capabilities\":[" \
+	"{\"capability\":\"x-ignore-shared\",\"state\":true}," \
+	"{\"capability\":\"pause-before-switchover\",\"state\":true}," \
+	"{\"capability\":\"postcopy-ram\",\"state\":false}]}\n" \
+	"ask migrate-set-parameters {\"max-bandwidth\":1099511627776}\n" \
+	"ask getfd {\"fdname\":\"umem-state\"} +stream\n" \
+	"ask migrate {\"uri\":\"fd:umem-state\"}\n" \
+	"ask query-status\n" \
+	"tell {\"cmd\":\"stopped\"}\n" \
+	"ask migrate-continue {\"state\":\"pre-switchover\"}\n" \
+	"log READY role=source\n" \
+	"tell {\"cmd\":\"go\",\"run\":true}\n" \
+	"log GO role=source run=true\n" \
+	"log STATE role=source state=running\n" \
+	"ask query-migrate-parameters\n" \
+	"ask migrate-set-capabilities {\"capabilities\":[" \
+	"{\"capability\":\"x-ignore-shared\",\"state\":false}," \
+	"{\"capability\":\"pause-before-switchover\",\"state\":false}," \
+	"{\"capability\":\"postcopy-ram\",\"state\":true}]}\n" \
+	"ask migrate-set-parameters {\"max-bandwidth\":134217728}\n"
+
 static void test_source_does_its_steps_in_this_order(void **state)
 {
 	static const char want[] =
@@ -430,26 +490,10 @@ static void test_source_does_its_steps_in_this_order(void **state)
 		"ask query-migrate-parameters\n"
 		"ask query-memdev\n"
 		"start source tcp:there:4444 32\n"
+		"tell {\"cmd\":\"set\",\"urgent_channels\":1,\"max_bulk_bandwidth\":0,"
+		"\"max_precopy_bandwidth\":134217728,\"downtime_limit_ms\":300,\"bulk_channels\":2}\n"
 		"log STATE role=source state=advise\n"
-		"ask migrate-set-capabilities {\"capabilities\":["
-		"{\"capability\":\"x-ignore-shared\",\"state\":true},"
-		"{\"capability\":\"pause-before-switchover\",\"state\":true},"
-		"{\"capability\":\"postcopy-ram\",\"state\":false}]}\n"
-		"ask migrate-set-parameters {\"max-bandwidth\":1099511627776}\n"
-		"ask getfd {\"fdname\":\"umem-state\"} +stream\n"
-		"ask migrate {\"uri\":\"fd:umem-state\"}\n"
-		"ask query-status\n"
-		"tell {\"cmd\":\"stopped\"}\n"
-		"ask migrate-continue {\"state\":\"pre-switchover\"}\n"
-		"log READY role=source\n"
-		"tell {\"cmd\":\"go\",\"run\":true}\n"
-		"log GO role=source run=true\n"
-		"log STATE role=source state=running\n"
-		"ask migrate-set-parameters {\"max-bandwidth\":134217728}\n"
-		"ask migrate-set-capabilities {\"capabilities\":["
-		"{\"capability\":\"x-ignore-shared\",\"state\":false},"
-		"{\"capability\":\"pause-before-switchover\",\"state\":false},"
-		"{\"capability\":\"postcopy-ram\",\"state\":true}]}\n";
+		SWITCHOVER;
 	struct world *w = *state;
 
 	complete(w);
@@ -463,36 +507,114 @@ static void test_source_does_its_steps_in_this_order(void **state)
 	assert_int_equal(w->dones, 1);
 	assert_int_equal(w->conts, 0);
 }
+static void user_cancels(struct world *w);
 
-static void test_the_limit_of_bulk_is_told_at_the_start_and_when_it_changes(void **state)
+static void test_limits_are_told_at_the_start_and_when_they_change(void **state)
 {
 	struct world *w = *state;
 
 	migration_parameters_changed(&w->migration);
-	assert_null(next_question(w));		/* it is asked for when it is needed */
+	assert_null(next_question(w));		/* they are asked for when they are needed */
 
 	w->limit = 5000000;
+	migration_set_urgent_channels(&w->migration, 3);
 	go_to(w, STEP_MEMORY);
 	assert_false(did(w, "tell"));
 	answer_all(w);
-	assert_did(w, "start source tcp:there:4444 32\ntell {\"cmd\":\"set\",\"max_bulk_bandwidth\":5000000}\n");
+	assert_did(w, "start source tcp:there:4444 32\n"
+		   "tell {\"cmd\":\"set\",\"urgent_channels\":3,\"max_bulk_bandwidth\":5000000,"
+		   "\"max_precopy_bandwidth\":134217728,\"downtime_limit_ms\":300,\"bulk_channels\":2}\n");
 
 	restart(w);
 	complete(w);
-	assert_false(did(w, "max_bulk_bandwidth"));
 	assert_true(w->migration.moved);
+	forget(w);
 	w->limit = 123;
 	migration_parameters_changed(&w->migration);
 	answer_all(w);
-	assert_did(w, "tell {\"cmd\":\"set\",\"max_bulk_bandwidth\":123}\n");
+	assert_did(w, "\"max_bulk_bandwidth\":123,");
+	migration_set_urgent_channels(&w->migration, 16);
+	assert_did(w, "tell {\"cmd\":\"set\",\"urgent_channels\":16}\n");
+	forget(w);
 	w->limit = 0;
 	migration_parameters_changed(&w->migration);
 	answer(w, "no");
-	assert_false(did(w, "\"max_bulk_bandwidth\":0"));
+	assert_false(did(w, "tell"));
 	migration_parameters_changed(&w->migration);
 	umemd_state(w, "end");
 	answer_all(w);				/* umemd is gone: nobody to tell */
-	assert_false(did(w, "\"max_bulk_bandwidth\":0"));
+	migration_set_urgent_channels(&w->migration, 1);
+	assert_false(did(w, "tell"));
+}
+
+static void test_more_bulk_channels_than_umem_has_are_said_to_be_cut(void **state)
+{
+	struct world *w = *state;
+
+	w->channels = 17;
+	go_to(w, STEP_ADVISE);
+	assert_did(w, "say migrate: multifd-channels is 17, umem takes 16 at most: it has 16\n");
+	assert_did(w, "\"bulk_channels\":16}");
+	restart(w);
+	w->channels = 16;
+	go_to(w, STEP_ADVISE);
+	assert_false(did(w, "say"));
+	assert_did(w, "\"bulk_channels\":16}");
+}
+
+static void test_bandwidth_set_while_umem_has_raised_it_stays(void **state)
+{
+	struct world *w = *state;
+
+	for (int step = STEP_GETFD; step <= STEP_COMPLETED; step++) {
+		for (int way = 0; way < 4; way++) {
+			bool cancel = way & 1, by_qmp = way & 2;
+
+			restart(w);
+			go_to(w, step);
+			assert_int_equal(w->bandwidth, 1LL << 40);
+			w->bandwidth = 777;
+			if (!by_qmp)
+				migration_parameters_changed(&w->migration);
+			if (cancel) {
+				migration_cancel(&w->migration);
+				play_undo(w, true);
+			} else if (step == STEP_COMPLETED) {
+				umemd(w, "{\"event\":\"ready\"}");
+				answer_all(w);
+				assert_true(w->migration.moved);
+			}
+			answer_all(w);
+			if (cancel || step == STEP_COMPLETED)
+				assert_false(w->migration.parameters_changed);
+			assert_int_equal(w->bandwidth, 777);
+		}
+	}
+}
+
+static void test_umems_own_bandwidth_is_never_taken_for_the_users(void **state)
+{
+	struct world *w = *state;
+
+	go_to(w, STEP_STREAM);
+	migration_parameters_changed(&w->migration);
+	answer_all(w);
+	assert_false(did(w, "\"max_precopy_bandwidth\":1099511627776"));
+	user_cancels(w);
+	while (w->migration.phase != PHASE_IDLE) {
+		if (next_question(w))
+			answer(w, NULL);
+		else
+			status(w, "cancelled");
+	}
+	/* The next begins before QEMU has answered what is to be set back. */
+	assert_int_equal(w->bandwidth, 1LL << 40);
+	go_to(w, STEP_ADVISE);
+	assert_int_equal(w->bandwidth, BANDWIDTH);
+	assert_false(did(w, "\"max_precopy_bandwidth\":1099511627776"));
+	user_cancels(w);
+	play_undo(w, true);
+	assert_int_equal(w->bandwidth, BANDWIDTH);
 }
 
 static void test_compression_is_as_qemus_parameter_says(void **state)
@@ -643,7 +765,7 @@ static const struct {
 	{ "umemd death", umemd_dies, STEP_ADVISE, STEP_READY_FIRST, "umemd was killed by signal 9" },
 	{ "cancel", user_cancels, STEP_QUERY, STEP_READY_FIRST, "cancelled" },
 	{ "refusal", qemu_refuses, STEP_QUERY, STEP_MEMORY, "QEMU does not want to" },
-	{ "refusal", qemu_refuses, STEP_CAPABILITIES, STEP_MIGRATE, "QEMU does not want to" },
+	{ "refusal", qemu_refuses, STEP_PREPARE, STEP_MIGRATE, "QEMU does not want to" },
 	{ "refusal", qemu_refuses, STEP_SWITCH, STEP_SWITCH, "QEMU does not want to" },
 	{ "QEMU's failure", qemu_fails, STEP_STREAM, STEP_DEVICE, "no space" },
 	{ "QEMU's failure", qemu_fails, STEP_READY_FIRST, STEP_READY_FIRST, "no space" },
@@ -652,10 +774,11 @@ static const struct {
 	{ "start by QMP", somebody_starts_the_guest, STEP_COMPLETED, STEP_COMPLETED, "let the guest go on" },
 };
 
-static void try_failure(struct world *w, size_t i, enum source_step step, bool ran,
+static void try_failure(struct world *w, size_t i, enum source_step step, bool precopy, bool ran,
 			bool qemu_resumes)
 {
 	restart(w);
+	w->precopy = precopy;
 	if (!ran)
 		w->status = "paused";
 	go_to(w, step);
@@ -672,8 +795,10 @@ static void test_every_failure_before_go_leaves_the_guest_running_at_the_source(
 
 	for (size_t i = 0; i < ARRAY_SIZE(failures); i++) {
 		for (int step = failures[i].first; step <= (int)failures[i].last; step++) {
-			try_failure(w, i, step, true, true);
-			try_failure(w, i, step, true, false);
+			for (int precopy = 0; precopy < 2; precopy++) {
+				try_failure(w, i, step, precopy, true, true);
+				try_failure(w, i, step, precopy, true, false);
+			}
 		}
 	}
 }
@@ -686,7 +811,8 @@ static void test_every_failure_before_go_leaves_a_paused_guest_paused(void **sta
 		if (failures[i].happens == somebody_starts_the_guest)
 			continue;
 		for (int step = failures[i].first; step <= (int)failures[i].last; step++)
-			try_failure(w, i, step, false, false);
+			for (int precopy = 0; precopy < 2; precopy++)
+				try_failure(w, i, step, precopy, false, false);
 	}
 }
 
@@ -830,6 +956,14 @@ static void test_after_go_the_guest_is_stopped_again_if_somebody_starts_it(void 
 	assert_did(w, "ask stop\n");
 }
 
+/* A migrate without -p as it is where capability postcopy-ram is off. */
+static void parse_qemus(struct hmp_command *command, const char *line)
+{
+	hmp_parse(command, line, false);
+	if (command->kind == HMP_MIGRATE_EITHER)
+		command->kind = HMP_GUARDED;
+}
+
 static void test_after_go_commands_that_would_run_the_guest_are_refused(void **state)
 {
 	static const char *const lines[] = {
@@ -844,7 +978,7 @@ static void test_after_go_commands_that_would_run_the_guest_are_refused(void **s
 	for (size_t i = 0; i < 2 * ARRAY_SIZE(lines); i++) {
 		if (i == ARRAY_SIZE(lines))
 			umemd_state(w, "end");
-		hmp_parse(&command, lines[i % ARRAY_SIZE(lines)], false);
+		parse_qemus(&command, lines[i % ARRAY_SIZE(lines)]);
 		if (migration_guard(&w->migration, &command, &text))
 			fail_msg("\"%s\" was let through", lines[i % ARRAY_SIZE(lines)]);
 		assert_non_null(strstr(text, "tcp:there:4444"));
@@ -880,7 +1014,7 @@ static void test_before_the_switchover_only_other_migrations_are_refused(void **
 	char *text;
 
 	go_to(w, STEP_STREAM);
-	hmp_parse(&command, "migrate tcp:a:1", false);
+	parse_qemus(&command, "migrate tcp:a:1");
 	assert_false(migration_guard(&w->migration, &command, &text));
 	free(text);
 	hmp_parse(&command, "cont", false);
@@ -1003,6 +1137,233 @@ static void test_pause_and_resume_of_the_connection_are_shown(void **state)
 	assert_string_equal(w->migration.state, "running");
 }
 
+/* ---- source, pre-copy first ---- */
+
+static void test_precopy_goes_on_until_umemd_says_that_it_converged(void **state)
+{
+	struct world *w = *state;
+
+	w->precopy = true;
+	go_to(w, STEP_ADVISE);
+	assert_did(w, "start source tcp:there:4444 32 precopy\n");
+	forget(w);
+	umemd_state(w, "advise");
+	umemd(w, "{\"event\":\"progress\",\"round\":2,\"dirty_pages\":9}");
+	answer_all(w);
+	assert_string_equal(w->did.data, "log STATE role=source state=advise\n"
+			    "log STATE role=source state=precopy\n");
+	assert_string_equal(w->migration.state, "precopy");
+	forget(w);
+	converge(w);
+	converge(w);
+	answer_all(w);
+	assert_int_equal(w->migration.phase, PHASE_STREAM);
+	converge(w);
+	w->status = "finish-migrate";
+	event(w, "STOP");
+	answer_all(w);
+	status(w, "pre-switchover");
+	answer_all(w);
+	status(w, "completed");
+	umemd(w, "{\"event\":\"ready\"}");
+	answer_all(w);
+	assert_string_equal(w->did.data,
+			    "log CONVERGED role=source remaining_bytes=8192 expected_downtime_ms=7\n"
+			    "log STATE role=source state=switchover\n"
+			    SWITCHOVER);
+	assert_int_equal(w->gos, 1);
+}
+
+static void start_postcopy(struct world *w)
+{
+	assert_null(migration_start_postcopy(&w->migration));
+}
+
+static void test_start_postcopy_ends_precopy_at_once(void **state)
+{
+	struct world *w = *state;
+
+	w->precopy = true;
+	go_to(w, STEP_PRECOPY);
+	start_postcopy(w);
+	assert_string_equal(w->migration.state, "switchover");
+	converge(w);
+	answer_all(w);
+	assert_int_equal(w->migration.phase, PHASE_STREAM);
+	assert_false(did(w, "CONVERGED"));
+}
+
+static void test_start_postcopy_before_umemd_is_connected_is_not_forgotten(void **state)
+{
+	static const enum source_step steps[] = { STEP_QUERY, STEP_MEMORY, STEP_ADVISE };
+	struct world *w = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+		restart(w);
+		w->precopy = true;
+		go_to(w, steps[i]);
+		start_postcopy(w);
+		answer_all(w);
+		assert_int_equal(w->migration.phase, PHASE_ADVISE);
+		umemd_state(w, "advise");
+		assert_int_equal(w->migration.phase, PHASE_PREPARE);
+		assert_false(did(w, "state=precopy"));
+		user_cancels(w);
+		play_undo(w, true);
+		forget(w);
+		/* It was for that migration, not for the next. */
+		go_to(w, STEP_PRECOPY);
+		assert_int_equal(w->migration.phase, PHASE_PRECOPY);
+	}
+}
+
+static void assert_start_postcopy_refused(struct world *w, const char *words)
+{
+	size_t asked = w->nr_asked;
+	enum migration_phase phase = w->migration.phase;
+	char *why = migration_start_postcopy(&w->migration);
+
+	if (!why || !strstr(why, words))
+		fail_msg("start_postcopy is answered \"%s\", wanted \"%s\" in it",
+			 why ? why : "", words);
+	free(why);
+	assert_int_equal(w->nr_asked, asked);
+	assert_int_equal(w->migration.phase, phase);
+	assert_false(w->migration.switch_soon && !w->precopy);
+}
+
+static void test_start_postcopy_in_a_wrong_state_is_refused_with_it(void **state)
+{
+	struct world *w = *state;
+
+	assert_start_postcopy_refused(w, "no migration is under way");
+	go_to(w, STEP_QUERY);
+	assert_start_postcopy_refused(w, "was begun with -p");
+	answer_all(w);
+	assert_start_postcopy_refused(w, "(state setup) was begun with -p");
+	user_cancels(w);
+	assert_start_postcopy_refused(w, "being given up");
+	play_undo(w, true);
+	assert_start_postcopy_refused(w, "no migration is under way");
+
+	for (int step = STEP_PREPARE; step <= STEP_READY_FIRST; step++) {
+		restart(w);
+		w->precopy = true;
+		go_to(w, step);
+		assert_start_postcopy_refused(w, "already (state switchover)");
+	}
+	restart(w);
+	w->precopy = true;
+	go_to(w, STEP_ADVISE);
+	start_postcopy(w);
+	assert_start_postcopy_refused(w, "already (state setup)");
+	umemd_state(w, "advise");
+	assert_start_postcopy_refused(w, "already (state advise)");
+
+	restart(w);
+	w->precopy = true;
+	complete(w);
+	assert_start_postcopy_refused(w, "has moved to tcp:there:4444 already (state running)");
+	umemd_state(w, "end");
+	assert_start_postcopy_refused(w, "already (state completed)");
+}
+
+static void test_guest_may_be_paused_and_continued_during_precopy(void **state)
+{
+	struct hmp_command command;
+	struct world *w = *state;
+	char *text;
+
+	for (int runs = 0; runs < 2; runs++) {
+		for (int cancel = 0; cancel < 2; cancel++) {
+			restart(w);
+			w->precopy = true;
+			go_to(w, STEP_PRECOPY);
+			hmp_parse(&command, "stop", false);
+			assert_true(migration_guard(&w->migration, &command, &text));
+			w->status = "paused";
+			event(w, "STOP");
+			hmp_parse(&command, "cont", false);
+			assert_true(migration_guard(&w->migration, &command, &text));
+			if (runs) {
+				w->status = "running";
+				event(w, "RESUME");
+			}
+			if (cancel) {
+				user_cancels(w);
+				play_undo(w, true);
+				assert_int_equal(w->conts, 0);
+				assert_string_equal(w->status, runs ? "running" : "paused");
+				assert_did(w, runs ? "cancelled; the guest runs on here" :
+					   "cancelled; the guest stays paused here");
+				continue;
+			}
+			converge(w);
+			answer_all(w);
+			if (runs)
+				event(w, "STOP");
+			w->status = "finish-migrate";
+			answer_all(w);
+			status(w, "pre-switchover");
+			answer_all(w);
+			status(w, "completed");
+			umemd(w, "{\"event\":\"ready\"}");
+			assert_int_equal(w->gos, 1);
+			assert_int_equal(w->go_run, runs);
+		}
+	}
+}
+
+static void test_settings_made_during_precopy_are_those_set_back(void **state)
+{
+	struct world *w = *state;
+
+	w->precopy = true;
+	go_to(w, STEP_PRECOPY);
+	w->bandwidth = 4096;
+	w->postcopy_ram = false;
+	w->other_shared_memory = true;
+	forget(w);
+	migration_parameters_changed(&w->migration);
+	answer_all(w);
+	assert_did(w, "\"max_precopy_bandwidth\":4096,");
+	converge(w);
+	answer_all(w);
+	assert_did(w, "memory backend \"x\" is shared memory outside umem");
+	assert_int_equal(w->migration.phase, PHASE_IDLE);
+
+	w->other_shared_memory = false;
+	w->postcopy_ram = true;
+	w->dones = 0;
+	go_to(w, STEP_PRECOPY);
+	w->bandwidth = 8192;	/* by QMP: nobody is told */
+	w->postcopy_ram = false;
+	forget(w);
+	converge(w);
+	answer_all(w);
+	w->status = "finish-migrate";
+	event(w, "STOP");
+	answer_all(w);
+	status(w, "pre-switchover");
+	answer_all(w);
+	status(w, "completed");
+	umemd(w, "{\"event\":\"ready\"}");
+	answer_all(w);
+	assert_int_equal(w->gos, 1);
+	assert_int_equal(w->bandwidth, 8192);
+	assert_false(did(w, "postcopy-ram"));
+}
+
+static void test_a_second_migrate_during_precopy_is_refused(void **state)
+{
+	struct world *w = *state;
+
+	w->precopy = true;
+	go_to(w, STEP_PRECOPY);
+	assert_start_refused(w, "(state precopy), wanted none: migrate_cancel");
+	assert_int_equal(w->migration.phase, PHASE_PRECOPY);
+}
+
 /* ---- destination ---- */
 
 static void expect(struct world *w, bool deferred, bool paused)
@@ -1077,6 +1438,14 @@ static void assert_runs(struct world *w, bool go_run, bool want)
 	assert_int_equal(w->conts, 0);
 	umemd(w, go_run ? "{\"event\":\"go\",\"run\":true}" : "{\"event\":\"go\",\"run\":false}");
 	assert_int_equal(w->conts, want);
+}
+
+static void assert_runs_from_load(struct world *w)
+{
+	loaded(w);
+	umemd(w, "{\"event\":\"go\",\"run\":true}");
+	assert_int_equal(w->conts, 1);
+	assert_true(w->migration.moved);
 }
 
 static void type(struct world *w, const char *line)
@@ -1314,6 +1683,34 @@ static void test_guest_may_go_on_to_a_third_host_once_it_is_complete(void **stat
 	assert_int_equal(w->gos, 1);
 }
 
+static void test_postcopy_ram_set_at_the_destination_is_qemus_once_the_guest_is_here(void **state)
+{
+	struct world *w = *state;
+
+	assert_false(migration_hold_postcopy_ram(&w->migration, true));
+	for (int on = 0; on < 2; on++) {
+		restart(w);
+		w->postcopy_ram = false;
+		migration_expect(&w->migration, true, false);
+		assert_true(migration_hold_postcopy_ram(&w->migration, !on));
+		assert_null(migration_listen(&w->migration, "tcp:0:1"));
+		answer_all(w);
+		umemd_errs(w);	/* the port is in use */
+		assert_true(migration_hold_postcopy_ram(&w->migration, on));
+		assert_null(migration_listen(&w->migration, "tcp:0:4444"));
+		answer_all(w);
+		load(w);
+		assert_false(did(w, "\"postcopy-ram\""));
+		assert_runs_from_load(w);
+		assert_did(w, on ? "[{\"capability\":\"postcopy-ram\",\"state\":true}]" :
+			   "[{\"capability\":\"postcopy-ram\",\"state\":false}]");
+		assert_false(migration_hold_postcopy_ram(&w->migration, true));
+	}
+	assert_start_postcopy_refused(w, "only at its source");
+	umemd_state(w, "end");
+	assert_start_postcopy_refused(w, "no migration is under way");
+}
+
 static void test_go_before_ready_is_not_obeyed(void **state)
 {
 	struct world *w = *state;
@@ -1362,10 +1759,13 @@ static void test_info_migrate_of_a_source(void **state)
 	go_to(w, STEP_STREAM);
 	w->migration.started_us = 1000000;
 	w->now = 1763695800123456;
+	w->status = "finish-migrate";
 	event(w, "STOP");
+	answer_all(w);
 	status(w, "pre-switchover");
 	answer_all(w);
 	status(w, "completed");
+	w->now = 1763695800123456 + 4000;
 	umemd(w, "{\"event\":\"ready\"}");
 	/* What umem-qemu knows itself is not umemd's to tell. */
 	umemd(w, "{\"event\":\"progress\",\"state\":\"running\",\"role\":\"x\",\"pages_total\":100,"
@@ -1397,11 +1797,59 @@ static void test_info_migrate_of_a_source(void **state)
 	free(text);
 	assert_json(info, "{\"status\":\"running\",\"role\":\"source\",\"uri\":\"tcp:there:4444\","
 		    "\"total_time_ms\":2500,\"guest_stopped_at_us\":1763695800123456,"
+		    "\"stop_to_go_ms\":5,"
 		    "\"pages_total\":100,\"pages_sent\":40,\"pages_remaining\":60,"
 		    "\"zero_pages\":5,\"compressed_pages\":8,\"compression_saved_bytes\":9,"
 		    "\"urgent_bytes\":1,\"bulk_bytes\":2,\"control_bytes\":3,"
 		    "\"throughput_bytes_per_s\":125000,\"bulk_bytes_per_s\":125000,"
 		    "\"prefault_pages\":10,\"prefault_hits\":11,\"requests\":4}");
+	json_decref(info);
+}
+
+static void test_info_migrate_of_precopy(void **state)
+{
+	struct world *w = *state;
+	json_t *info;
+	char *text;
+
+	w->precopy = true;
+	go_to(w, STEP_PRECOPY);
+	umemd(w, "{\"event\":\"progress\",\"pages_total\":100,\"pages_sent\":140,\"round\":3,"
+	      "\"pages_dirty\":25,\"expected_downtime_ms\":17,\"precopy_bytes\":500000,"
+	      "\"throughput_bytes_per_s\":2000000}");
+	text = info_text(w, 3500000, &info);
+	assert_line(text, "Migration status: precopy");
+	assert_line(text, "round: 3");
+	assert_line(text, "pages dirty: 25");
+	assert_line(text, "expected downtime: 17 ms");
+	assert_line(text, "transferred precopy: 500000 bytes");
+	free(text);
+	text = report_progress(info);
+	assert_string_equal(text, "migrate: precopy, round 3, 25 of 100 pages dirty, downtime of 17 ms expected, 2.0 MB/s");
+	free(text);
+	json_decref(info);
+}
+
+static void test_downtime_is_told_only_of_a_guest_that_ran(void **state)
+{
+	struct world *w = *state;
+	json_t *info;
+
+	w->status = "paused";
+	complete(w);
+	info = info_json(&w->migration, 0);
+	assert_null(json_object_get(info, "stop_to_go_ms"));
+	json_decref(info);
+
+	restart(w);
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	info = info_json(&w->migration, 0);
+	assert_null(json_object_get(info, "go_to_resume_ms"));
+	json_decref(info);
+	migration_qemu_event(&w->migration, "RESUME", NULL, w->migration.go_us + 2500);
+	info = info_json(&w->migration, 0);
+	assert_int_equal(json_integer_value(json_object_get(info, "go_to_resume_ms")), 2);
 	json_decref(info);
 }
 
@@ -1507,7 +1955,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		test(test_source_does_its_steps_in_this_order),
-		test(test_the_limit_of_bulk_is_told_at_the_start_and_when_it_changes),
+		test(test_limits_are_told_at_the_start_and_when_they_change),
+		test(test_more_bulk_channels_than_umem_has_are_said_to_be_cut),
+		test(test_bandwidth_set_while_umem_has_raised_it_stays),
+		test(test_umems_own_bandwidth_is_never_taken_for_the_users),
 		test(test_compression_is_as_qemus_parameter_says),
 		test(test_go_needs_both_ready_and_complete_device_state),
 		test(test_paused_guest_is_handed_over_paused),
@@ -1534,6 +1985,13 @@ int main(void)
 		test(test_qemus_death_at_the_source),
 		test(test_replies_that_come_too_late_do_nothing),
 		test(test_pause_and_resume_of_the_connection_are_shown),
+		test(test_precopy_goes_on_until_umemd_says_that_it_converged),
+		test(test_start_postcopy_ends_precopy_at_once),
+		test(test_start_postcopy_before_umemd_is_connected_is_not_forgotten),
+		test(test_start_postcopy_in_a_wrong_state_is_refused_with_it),
+		test(test_guest_may_be_paused_and_continued_during_precopy),
+		test(test_settings_made_during_precopy_are_those_set_back),
+		test(test_a_second_migrate_during_precopy_is_refused),
 		test(test_destination_does_its_steps_in_this_order),
 		test(test_guest_starts_only_if_it_ran_and_nobody_wants_it_paused),
 		test(test_before_go_nothing_typed_reaches_the_destinations_qemu),
@@ -1549,8 +2007,11 @@ int main(void)
 		test(test_after_go_qemus_death_is_told_to_the_source),
 		test(test_guest_that_qemu_does_not_start_is_told),
 		test(test_guest_may_go_on_to_a_third_host_once_it_is_complete),
+		test(test_postcopy_ram_set_at_the_destination_is_qemus_once_the_guest_is_here),
 		test(test_go_before_ready_is_not_obeyed),
 		test(test_info_migrate_of_a_source),
+		test(test_info_migrate_of_precopy),
+		test(test_downtime_is_told_only_of_a_guest_that_ran),
 		test(test_info_migrate_of_a_destination),
 		test(test_info_migrate_tells_vcpus_from_other_threads),
 		test(test_info_migrate_names_the_reason_of_a_failure),

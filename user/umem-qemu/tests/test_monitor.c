@@ -47,12 +47,13 @@ static void line(void *context, struct monitor *monitor, const char *text)
 static int setup(void **state)
 {
 	struct seen *seen = calloc(1, sizeof(*seen));
+	char *error;
 
 	strcpy(seen->folder, "/tmp/umem-test-monitor-XXXXXX");
 	if (!mkdtemp(seen->folder))
 		return -1;
 	snprintf(seen->path, sizeof(seen->path), "%s/m", seen->folder);
-	seen->monitor = monitor_open_unix(seen->path, false, line, seen);
+	seen->monitor = monitor_open_unix(seen->path, false, line, seen, &error);
 	if (!seen->monitor)
 		return -1;
 	monitor_start(seen->monitor);
@@ -297,7 +298,7 @@ static void test_socket_left_behind_is_replaced_but_no_other_file(void **state)
 	struct seen *seen = *state;
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct monitor *monitor;
-	char path[80];
+	char path[80], *error;
 	FILE *file;
 	int fd;
 
@@ -306,14 +307,19 @@ static void test_socket_left_behind_is_replaced_but_no_other_file(void **state)
 	fd = socket(AF_UNIX, SOCK_STREAM, 0);
 	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
 	close(fd);
-	monitor = monitor_open_unix(path, false, line, seen);
+	monitor = monitor_open_unix(path, false, line, seen, &error);
 	assert_non_null(monitor);
+	assert_null(monitor_open_unix(path, false, line, seen, &error));
+	assert_non_null(strstr(error, "somebody listens at it"));
+	free(error);
 	monitor_close(monitor);
 
 	file = fopen(path, "w");
 	assert_non_null(file);
 	fclose(file);
-	assert_null(monitor_open_unix(path, false, line, seen));
+	assert_null(monitor_open_unix(path, false, line, seen, &error));
+	assert_non_null(strstr(error, "no socket"));
+	free(error);
 	assert_int_equal(access(path, F_OK), 0);
 	unlink(path);
 }

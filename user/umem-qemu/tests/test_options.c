@@ -462,7 +462,7 @@ static void test_help_version_and_lists_are_seen(void **state)
 	parse(&options, "-append help");
 	assert_false(options.lists);
 	options_destroy(&options);
-	assert_non_null(strstr(options_help(), "migrate [-d] -p"));
+	assert_non_null(strstr(options_help(), "migrate [-d] [-p [-n]]"));
 }
 
 static void test_control_socket_and_name_are_understood(void **state)

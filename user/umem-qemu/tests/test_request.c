@@ -32,6 +32,8 @@ static void test_migrate_means_what_the_monitors_means(void **state)
 		  "\"forward\":32,\"backward\":0}", "migrate -p -d -n -m tcp:a:1 32 0" },
 		{ "{\"forward\":65536,\"uri\":\"tcp:[::1]:4444\",\"no_push\":false,\"cmd\":\"migrate\"}",
 		  "migrate -d -p tcp:[::1]:4444 65536" },
+		{ "{\"cmd\":\"migrate\",\"precopy\":false,\"uri\":\"tcp:a:1\"}",
+		  "migrate -d -p tcp:a:1" },
 	};
 
 	(void)state;
@@ -48,12 +50,31 @@ static void test_migrate_means_what_the_monitors_means(void **state)
 	}
 }
 
+static void test_precopy_means_that_p_was_not_typed(void **state)
+{
+	struct hmp_command typed;
+	struct request request;
+	char *error;
+
+	(void)state;
+	hmp_parse(&typed, "migrate -d -m tcp:a:1 32 0", false);
+	assert_int_equal(decode(&request, "{\"cmd\":\"migrate\",\"uri\":\"tcp:a:1\","
+				"\"precopy\":true,\"follow\":true,\"forward\":32,\"backward\":0}",
+				&error), 0);
+	assert_int_equal(request.command.kind, HMP_MIGRATE);
+	typed.kind = HMP_MIGRATE;	/* here there is no other */
+	typed.ours = false;
+	assert_memory_equal(&request.command, &typed, sizeof(typed));
+}
+
 static void test_commands_without_arguments(void **state)
 {
 	struct request request;
 	char *error;
 
 	(void)state;
+	assert_int_equal(decode(&request, "{\"cmd\":\"start-postcopy\"}", &error), 0);
+	assert_int_equal(request.kind, REQUEST_START_POSTCOPY);
 	assert_int_equal(decode(&request, "{\"cmd\":\"cancel\"}", &error), 0);
 	assert_int_equal(request.kind, REQUEST_CANCEL);
 	assert_int_equal(decode(&request, "{\"cmd\":\"info\"}", &error), 0);
@@ -67,7 +88,11 @@ static void test_everything_else_is_refused_with_what_came_and_what_is_wanted(vo
 	static const struct {
 		const char *object, *got, *wanted;
 	} bad[] = {
-		{ "{}", "not there", "wanted \"migrate\", \"cancel\"" },
+		{ "{}", "not there", "wanted \"migrate\", \"start-postcopy\", \"cancel\"" },
+		{ "{\"cmd\":\"start-postcopy\",\"now\":true}", "\"now\"", "wanted cmd alone" },
+		{ "{\"cmd\":\"migrate\",\"uri\":\"tcp:a:1\",\"precopy\":1}", "precopy is 1", "true or false" },
+		{ "{\"cmd\":\"migrate\",\"no_push\":true,\"uri\":\"tcp:a:1\",\"precopy\":true}",
+		  "precopy and no_push are both true", "wanted one of them" },
 		{ "{\"cmd\":7}", "7", "wanted \"migrate\"" },
 		{ "{\"cmd\":[\"info\"]}", "[\"info\"]", "wanted \"migrate\"" },
 		{ "{\"cmd\":\"quit\"}", "\"quit\"", "wanted \"migrate\"" },
@@ -122,6 +147,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_migrate_means_what_the_monitors_means),
+		cmocka_unit_test(test_precopy_means_that_p_was_not_typed),
 		cmocka_unit_test(test_commands_without_arguments),
 		cmocka_unit_test(test_everything_else_is_refused_with_what_came_and_what_is_wanted),
 		cmocka_unit_test(test_a_long_uri_is_refused_whole),

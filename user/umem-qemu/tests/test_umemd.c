@@ -46,8 +46,9 @@ static void test_source_gets_regions_prefault_and_push(void **state)
 			    "--region=pc.ram:20:1048576 --region=dimm0:21:4096 "
 			    "--forward=32 --backward=5 --no-push --follow --compress=zstd");
 	free(text);
-	command = (struct hmp_command){ 0 };
+	command = (struct hmp_command){ .precopy = true };
 	text = joined(umemd_argv(&setup, 7, 8));
+	assert_non_null(strstr(text, " --precopy"));
 	assert_null(strstr(text, "--no-push"));
 	assert_null(strstr(text, "--follow"));
 	assert_null(strstr(text, "--compress"));

@@ -50,6 +50,7 @@ static void test_every_command_is_known(void **state)
 		enum ctl_command command;
 	} lines[] = {
 		{ "list", CTL_LIST }, { "migrate tcp:a:1", CTL_MIGRATE }, { "cancel", CTL_CANCEL },
+		{ "start-postcopy", CTL_START_POSTCOPY },
 		{ "info", CTL_INFO }, { "migrate-info", CTL_INFO }, { "--help", CTL_HELP },
 		{ "-h", CTL_HELP }, { "migrate --help", CTL_HELP }, { "list -h", CTL_HELP },
 		{ "--version", CTL_VERSION },
@@ -63,15 +64,16 @@ static void test_every_command_is_known(void **state)
 static void test_migrate_takes_its_options_in_any_place(void **state)
 {
 	static const char *const lines[] = {
-		"migrate -n -m -d --guest web tcp:a:1 32 0", "migrate -nmd --guest=web tcp:a:1 32 0",
-		"migrate tcp:a:1 -n 32 -d 0 -m --guest web",
+		"migrate -p -n -m -d --guest web tcp:a:1 32 0",
+		"migrate -nmpd --guest=web tcp:a:1 32 0",
+		"migrate tcp:a:1 -n 32 -d 0 -m -p --guest web",
 	};
 	struct options options;
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
 		options = parse(lines[i]);
-		assert_true(options.no_push && options.follow && options.detach);
+		assert_true(options.at_once && options.no_push && options.follow && options.detach);
 		assert_string_equal(options.guest, "web");
 		assert_string_equal(options.uri, "tcp:a:1");
 		assert_int_equal(options.forward, 32);
@@ -84,7 +86,7 @@ static void test_what_is_not_said_is_left_to_umem_qemu(void **state)
 	struct options options = parse("migrate tcp:a:1");
 
 	(void)state;
-	assert_false(options.no_push || options.follow || options.detach || options.json);
+	assert_false(options.at_once || options.no_push || options.follow || options.detach || options.json);
 	assert_null(options.guest);
 	assert_int_equal(options.forward, -1);
 	assert_int_equal(options.backward, -1);
@@ -104,7 +106,7 @@ static void test_bad_lines_are_refused_with_what_is_wanted(void **state)
 	static const struct {
 		const char *line, *got, *wanted;
 	} bad[] = {
-		{ "", "\"\"", "list, migrate, cancel, info, migrate-info" },
+		{ "", "\"\"", "list, migrate, start-postcopy, cancel, info, migrate-info" },
 		{ "move tcp:a:1", "\"move\"", "wanted one of: list" },
 		{ "list 1", "\"1\"", "at most 0" },
 		{ "list --guest 1", "--guest", "wanted: umemctl list" },
@@ -115,6 +117,9 @@ static void test_bad_lines_are_refused_with_what_is_wanted(void **state)
 		{ "info --nonsense", "--nonsense", "wanted: umemctl info" },
 		{ "info --guest", "--guest", "wants an argument" },
 		{ "migrate", "no URI", "wanted tcp:HOST:PORT" },
+		{ "migrate -n tcp:a:1", "-n was given without -p", "wanted migrate -p -n URI" },
+		{ "start-postcopy tcp:a:1", "\"tcp:a:1\"", "at most 0" },
+		{ "start-postcopy -d", "-d", "wanted: umemctl start-postcopy" },
 		{ "migrate a", "\"a\"", "wanted tcp:HOST:PORT" },
 		{ "migrate defer", "defer", "wanted tcp:HOST:PORT" },
 		{ "migrate tcp:a:1 x", "FORWARD is \"x\"", "wanted a number" },
@@ -141,7 +146,7 @@ static void test_bad_lines_are_refused_with_what_is_wanted(void **state)
 static void test_help_names_every_command_and_the_exit_status(void **state)
 {
 	static const char *const named[] = {
-		"list", "migrate [-n]", "cancel", "info [--json]", "migrate-info", "--guest",
+		"list", "migrate [-p [-n]] [-m]", "start-postcopy", "cancel", "info [--json]", "migrate-info", "--guest",
 		"Exit status: 0", "1 it failed", "2 the command line",
 	};
 	char *help = options_help();

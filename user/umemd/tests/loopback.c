@@ -180,6 +180,7 @@ struct side {
 	bool running;
 	int status;
 	json_t *progress;	/* the latest */
+	unsigned int converged;	/* times that it said so */
 };
 
 #define ARGUMENTS 24
@@ -237,7 +238,7 @@ static void command(struct side *side, json_t *object)
 	jsonl_send(&side->jsonl, object);
 }
 
-/* The next event that is not progress; NULL at the end or after @timeout_ms. */
+/* The next event that is neither progress nor converged; NULL at the end or after @timeout_ms. */
 static json_t *next_event(struct side *side, int timeout_ms)
 {
 	uint64_t deadline = now_ns() + (uint64_t)timeout_ms * NSEC_PER_MSEC;
@@ -252,6 +253,11 @@ static json_t *next_event(struct side *side, int timeout_ms)
 		while ((got = jsonl_next(&side->jsonl, &object, error)) == 1) {
 			const char *event = json_string_value(json_object_get(object, "event"));
 
+			if (event && !strcmp(event, "converged")) {
+				side->converged++;
+				json_decref(object);
+				continue;
+			}
 			if (event && strcmp(event, "progress"))
 				return object;
 			json_decref(side->progress);
@@ -612,11 +618,14 @@ static bool carry_state(struct migration *m, size_t size)
 	       check(!wrong, "%zu bytes of state are wrong", wrong);
 }
 
-/* Everything up to GO, as umem-qemu does it. */
-static bool switch_over(struct migration *m)
+static bool both_advise(struct migration *m)
 {
-	if (!expect_state(&m->source, "advise") || !expect_state(&m->destination, "advise"))
-		return false;
+	return expect_state(&m->source, "advise") && expect_state(&m->destination, "advise");
+}
+
+/* From the guest's stop to GO, as umem-qemu does it. */
+static bool hand_over(struct migration *m)
+{
 	command(&m->source, json_pack("{s:s}", "cmd", "stopped"));
 	if (!carry_state(m, 1000000) || !expect_state(&m->source, "listen") ||
 	    !expect_state(&m->destination, "listen"))
@@ -627,6 +636,11 @@ static bool switch_over(struct migration *m)
 	command(&m->source, json_pack("{s:s,s:b}", "cmd", "go", "run", 1));
 	return expect_state(&m->source, "running") && expect(&m->destination, "go", NULL, NULL) &&
 	       expect_state(&m->destination, "running");
+}
+
+static bool switch_over(struct migration *m)
+{
+	return both_advise(m) && hand_over(m);
 }
 
 static void expect_end(struct migration *m)
@@ -750,6 +764,196 @@ static void test_follow(struct migration *m)
 	static const char *const extra[] = { "--follow", "--forward=3", "--backward=2", NULL };
 
 	everything_arrives(m, extra, 2, 4);
+}
+
+/* Pre-copy: a guest that goes on writing at the source. */
+
+struct writer {
+	struct migration *m;
+	pthread_t thread;
+	uint64_t seed, writes;
+	atomic_bool stop;
+};
+
+/*
+ * Whole pages and single words, contents that never come twice; some go back to
+ * zero. Every fourth page stays as it is.
+ */
+static void *keep_writing(void *argument)
+{
+	struct writer *writer = argument;
+
+	while (!writer->stop) {
+		uint64_t draw = mix(writer->seed + writer->writes++);
+		struct memory *memory = &writer->m->from[draw % writer->m->nr_from];
+		uint64_t number = draw / 8 % (memory->length / PAGE);
+		uint64_t *page = memory->view + number * (PAGE / 8);
+
+		if (number % 4 == 3)
+			continue;
+		if (draw % 61 == 0)
+			memset(page, 0, PAGE);
+		else if (draw % 7 == 0)
+			page[draw / 64 % (PAGE / 8)] = draw;
+		else
+			for (unsigned int i = 0; i < PAGE / 8; i++)
+				page[i] = draw + i;
+	}
+	return NULL;
+}
+
+#define WRITERS 3
+
+static void start_writing(struct writer *writers, struct migration *m)
+{
+	for (unsigned int i = 0; i < WRITERS; i++) {
+		writers[i] = (struct writer){ .m = m, .seed = mix(i) };
+		pthread_create(&writers[i].thread, NULL, keep_writing, &writers[i]);
+	}
+}
+
+static void stop_writing(struct writer *writers)
+{
+	for (unsigned int i = 0; i < WRITERS; i++) {
+		writers[i].stop = true;
+		pthread_join(writers[i].thread, NULL);
+	}
+}
+
+/* Wait till a counter of the progress is @least or more. */
+static bool wait_counter(struct side *side, const char *key, json_int_t least)
+{
+	uint64_t deadline = now_ns() + TIMEOUT_MS * NSEC_PER_MSEC;
+
+	while (counter(side, key) < least && now_ns() < deadline) {
+		if (next_event(side, 100))
+			break;
+	}
+	return check(counter(side, key) >= least, "%s is %lld, wanted %lld", key,
+		     (long long)counter(side, key), (long long)least);
+}
+
+/* The memory of the guest as it was when it stopped. */
+static void check_same_memory(struct migration *m)
+{
+	uint64_t wrong = 0;
+
+	for (unsigned int i = 0; i < m->nr_from; i++) {
+		for (uint64_t at = 0; at < m->from[i].length; at += PAGE)
+			wrong += !!memcmp((char *)target_of(m, i)->view + at,
+					  (char *)m->from[i].view + at, PAGE);
+	}
+	check(!wrong, "%llu pages are wrong", (unsigned long long)wrong);
+}
+
+/* @rounds of pre-copy under writers, then post-copy. */
+static void travel_in_two_stages(struct migration *m, json_int_t rounds)
+{
+	struct writer writers[WRITERS];
+	json_int_t present;
+	bool moved;
+
+	if (!both_advise(m))
+		return;
+	start_writing(writers, m);
+	wait_counter(&m->source, "round", rounds);
+	stop_writing(writers);
+	moved = hand_over(m);
+	present = counter(&m->destination, "pages_present");
+	if (!moved)
+		return;
+	check(rounds < 2 || present >= counter(&m->source, "pages_total") / 4,
+	      "%lld pages were published of what came early", (long long)present);
+	expect_end(m);
+	check_same_memory(m);
+	check(counter(&m->destination, "checksum_errors") == 0);
+	check(counter(&m->source, "precopy_bytes") > 0);
+	check(counter(&m->source, "pages_sent") == counter(&m->source, "pages_total"));
+}
+
+static const char *const precopy[] = { "--precopy", NULL };
+
+static void test_two_stages(struct migration *m)
+{
+	begin(m, 3, 8 * MIB, precopy, false);
+	travel_in_two_stages(m, 6);
+}
+
+static void test_two_stages_at_once(struct migration *m)
+{
+	begin(m, 2, 8 * MIB, precopy, false);
+	travel_in_two_stages(m, 1);
+}
+
+static void test_two_stages_compressed(struct migration *m)
+{
+	static const char *const extra[] = { "--precopy", "--compress=zstd", NULL };
+
+	begin(m, 2, 8 * MIB, extra, false);
+	travel_in_two_stages(m, 4);
+	check(counter(&m->source, "compressed_pages") > 0);
+}
+
+/* Nobody writes: after two rounds there is nothing left. */
+static void test_precopy_converges(struct migration *m)
+{
+	begin(m, 2, 8 * MIB, precopy, false);
+	if (!both_advise(m) || !wait_counter(&m->source, "round", 3))
+		return;
+	check(m->source.converged == 1, "it said so %u times", m->source.converged);
+	check(counter(&m->source, "pages_dirty") == 0);
+	if (!hand_over(m))
+		return;
+	expect_end(m);
+	check_memory(m);
+	check(counter(&m->source, "requests") == 0);
+	check(counter(&m->destination, "faults") == 0);
+}
+
+/* What writers leave is never little enough, until more is allowed. */
+static void test_precopy_does_not_converge(struct migration *m)
+{
+	struct writer writers[WRITERS];
+
+	begin(m, 2, 8 * MIB, precopy, false);
+	command(&m->source, json_pack("{s:s,s:i,s:i}", "cmd", "set", "downtime_limit_ms", 1,
+				      "max_precopy_bandwidth", 4 << 20));
+	if (!both_advise(m))
+		return;
+	start_writing(writers, m);
+	wait_counter(&m->source, "round", 2);
+	check(m->source.converged == 0);
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_precopy_bandwidth", 0));
+	wait_counter(&m->source, "round", 4);
+	check(m->source.converged == 0);
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "downtime_limit_ms", 1000000));
+	wait_counter(&m->source, "round", 6);
+	check(m->source.converged == 1, "it said so %u times", m->source.converged);
+	stop_writing(writers);
+	if (hand_over(m)) {
+		expect_end(m);
+		check_same_memory(m);
+	}
+}
+
+/* What came early from a source that left is no part of what the next one brings. */
+static void test_precopy_given_up(struct migration *m)
+{
+	begin(m, 2, 4 * MIB, precopy, false);
+	if (!both_advise(m) || !wait_counter(&m->source, "round", 3))
+		return;
+	command(&m->source, json_pack("{s:s}", "cmd", "cancel"));
+	expect(&m->source, "cancelled", NULL, NULL);
+	check(wait_side(&m->source) == 0);
+	expect(&m->destination, "refused", "message", "cancelled the migration");
+	end_side(&m->source);
+	for (unsigned int i = 0; i < 2; i++)
+		memset(m->from[i].view, 0, m->from[i].length / 2);
+	begin_source(m, m->port, NULL);
+	if (switch_over(m)) {
+		expect_end(m);
+		check_same_memory(m);
+	}
 }
 
 static void test_unix(struct migration *m)
@@ -1529,6 +1733,12 @@ static const struct {
 	{ "three regions, listed in another order at the destination", test_three_regions },
 	{ "everything arrives without checksums", test_no_checksum },
 	{ "everything arrives with follow and prefault", test_follow },
+	{ "two stages: what writers leave behind is right", test_two_stages },
+	{ "two stages: switched in the first round", test_two_stages_at_once },
+	{ "two stages: compressed", test_two_stages_compressed },
+	{ "pre-copy of a guest that does not write completes", test_precopy_converges },
+	{ "pre-copy of one that does, once the limit allows it", test_precopy_does_not_converge },
+	{ "pre-copy given up leaves nothing to the next source", test_precopy_given_up },
 	{ "everything arrives over a unix socket, whose file then goes", test_unix },
 	{ "a unix socket left behind by a killed destination is replaced", test_unix_left_behind },
 	{ "everything arrives over one inherited descriptor", test_fd },

@@ -62,6 +62,10 @@ static void test_source(void **state)
 	assert_true(!options.policy.push && !options.checksum && options.policy.follow);
 	assert_int_equal(options.connect_timeout, 3600);
 	assert_true(options.verbose);
+
+	assert_false(options.precopy);
+	assert_int_equal(parse(SOURCE "--precopy"), OPTIONS_RUN);
+	assert_true(options.precopy && options.policy.push);
 }
 
 static void test_destination(void **state)
@@ -94,6 +98,8 @@ static void test_roles(void **state)
 	expect_wrong(SOURCE "--touch", "--touch is for the destination only");
 	expect_wrong(DESTINATION "--forward=1", "--forward is for the source only");
 	expect_wrong(DESTINATION "--no-push", "--no-push is for the source only");
+	expect_wrong(DESTINATION "--precopy", "--precopy is for the source only");
+	expect_wrong(SOURCE "--precopy --no-push", "--no-push does not: wanted one of them");
 	expect_wrong(DESTINATION "--connect-timeout=1", "for the source only");
 }
 

@@ -512,6 +512,58 @@ static void copy_takes_a_vector(void)
 	CHECK(page_is(guest + 9 * PAGE, 'c'), "page 9");
 }
 
+static void unpublished_copies_are_shown_by_publish(void)
+{
+	struct toucher t;
+
+	setup();
+	start(&t, touch_read, guest + PAGE);
+	expect_request(pager_fd, PAGE);
+	for (int byte = 'a'; byte <= 'c'; byte++)
+		CHECK_EQ(copy_byte_unpublished(pager_fd, PAGE, byte), 1);
+	msleep(50);
+	CHECK(!t.done, "it saw what was not published");
+	CHECK_EQ(info(region_fd).missing, NR * PAGE);
+	CHECK_EQ(info(region_fd).copied, 0);
+	CHECK_EQ(change(pager_fd, UMEM_PUBLISH, PAGE, PAGE), 1);
+	finish(&t);
+	CHECK(page_is(guest + PAGE, 'c'), "the last copy");
+	CHECK(!has_event(pager_fd), "it was asked for again");
+}
+
+static void unpublished_zeroes_are_shown_by_publish(void)
+{
+	setup();
+	CHECK_EQ(copy_byte_unpublished(pager_fd, PAGE, 'a'), 1);
+	CHECK_EQ(copy_byte_unpublished(pager_fd, 2 * PAGE, 'b'), 1);
+	CHECK_EQ(zero_unpublished(pager_fd, 0, 2 * PAGE), 2);
+	CHECK_EQ(info(region_fd).missing, NR * PAGE);
+	CHECK_EQ(info(region_fd).zeroed, 0);
+	CHECK_EQ(change(pager_fd, UMEM_PUBLISH, 0, 4 * PAGE), 4);
+	CHECK(page_is(guest, 0) && page_is(guest + PAGE, 0), "zeroes");
+	CHECK(page_is(guest + 2 * PAGE, 'b'), "a copy");
+	CHECK(page_is(guest + 3 * PAGE, 0), "nothing was put there");
+}
+
+static void present_pages_are_not_filled_unpublished(void)
+{
+	setup();
+	CHECK_EQ(copy_byte(pager_fd, 0, 'p'), 1);
+	CHECK_EQ(copy_byte_unpublished(pager_fd, 0, 'a'), 0);
+	CHECK_EQ(zero_unpublished(pager_fd, 0, PAGE), 0);
+	CHECK(page_is(guest, 'p'), "contents");
+	CHECK_EQ(info(region_fd).duplicates, 2);
+	/* and the other way round: a copy that publishes wins */
+	CHECK_EQ(copy_byte_unpublished(pager_fd, PAGE, 'a'), 1);
+	CHECK_EQ(copy_byte(pager_fd, PAGE, 'q'), 1);
+	CHECK(page_is(guest + PAGE, 'q'), "contents");
+	/* what is marked missing again forgets what was put there */
+	CHECK_EQ(copy_byte_unpublished(pager_fd, 2 * PAGE, 'a'), 1);
+	CHECK_EQ(mark_missing(pager_fd, 2 * PAGE, PAGE), 0);
+	CHECK_EQ(change(pager_fd, UMEM_PUBLISH, 2 * PAGE, PAGE), 1);
+	CHECK(page_is(guest + 2 * PAGE, 0), "contents");
+}
+
 static void copy_reads_unaligned_memory(void)
 {
 	char buf[2 * PAGE];
@@ -617,6 +669,9 @@ static const struct test tests[] = {
 	TEST(bitmaps_tell_the_state),
 	TEST(bitmap_of_a_large_region),
 	TEST(copy_takes_a_vector),
+	TEST(unpublished_copies_are_shown_by_publish),
+	TEST(unpublished_zeroes_are_shown_by_publish),
+	TEST(present_pages_are_not_filled_unpublished),
 	TEST(copy_reads_unaligned_memory),
 	TEST(copy_tells_how_far_it_came),
 	TEST(allocation_changes_no_state),

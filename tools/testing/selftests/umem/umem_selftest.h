@@ -212,6 +212,38 @@ static inline uint64_t copy_byte(int pager_fd, uint64_t offset, int byte)
 	return copy.out_pages;
 }
 
+/* The same, but the page stays missing. Returns 1 if it was filled. */
+static inline uint64_t copy_byte_unpublished(int pager_fd, uint64_t offset, int byte)
+{
+	char page[PAGE];
+	struct umem_copy_entry entry = { offset, (uintptr_t)page, PAGE };
+	struct umem_copy copy = {
+		.size = sizeof(copy),
+		.flags = UMEM_FILL_UNPUBLISHED,
+		.entries = (uintptr_t)&entry,
+		.nr_entries = 1,
+	};
+
+	memset(page, byte, sizeof(page));
+	CHECK(!ioctl(pager_fd, UMEM_COPY, &copy), "UMEM_COPY: %s", strerror(errno));
+	CHECK_EQ(copy.out_pages + copy.out_skipped, 1);
+	return copy.out_pages;
+}
+
+static inline uint64_t zero_unpublished(int pager_fd, uint64_t offset, uint64_t length)
+{
+	struct umem_range range = {
+		.size = sizeof(range),
+		.flags = UMEM_FILL_UNPUBLISHED,
+		.offset = offset,
+		.length = length,
+	};
+
+	CHECK(!ioctl(pager_fd, UMEM_ZERO, &range), "UMEM_ZERO: %s", strerror(errno));
+	CHECK_EQ(range.out_pages + range.out_skipped, length / PAGE);
+	return range.out_pages;
+}
+
 static inline char *map(int fd, uint64_t length)
 {
 	char *addr = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
