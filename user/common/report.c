@@ -101,9 +101,16 @@ static void add_time(struct text *text, const struct row *row, json_t *info)
 	text_add(text, "%s: %s\n", row->key, time);
 }
 
-static void add_rate(struct text *text, const struct row *row, json_t *info)
+static double mbps(json_t *info, const char *name)
 {
-	text_add(text, "%s: %.2f mbps\n", row->key, (double)number(info, row->name) * 8 / 1e6);
+	return (double)number(info, name) * 8 / 1e6;
+}
+
+static void add_rates(struct text *text, const struct row *row, json_t *info)
+{
+	text_add(text, "%s: %.2f mbps (urgent %.2f, bulk %.2f, control %.2f)\n", row->key,
+		 mbps(info, row->name), mbps(info, "urgent_bytes_per_s"),
+		 mbps(info, "bulk_bytes_per_s"), mbps(info, "control_bytes_per_s"));
 }
 
 static void add_latency(struct text *text, const struct row *row, json_t *info)
@@ -111,6 +118,32 @@ static void add_latency(struct text *text, const struct row *row, json_t *info)
 	text_add(text, "%s: p50 %llu us, p90 %llu us, p99 %llu us, max %llu us\n", row->key,
 		 (ull)number(info, row->name), (ull)number(info, "fault_p90_us"),
 		 (ull)number(info, "fault_p99_us"), (ull)number(info, "fault_max_us"));
+}
+
+static void add_histogram(struct text *text, const struct row *row, json_t *info)
+{
+	json_t *entry;
+	size_t i;
+
+	text_add(text, "%s:", row->key);
+	json_array_foreach(json_object_get(info, row->name), i, entry)
+		text_add(text, "%s %llu <= %llu us", i ? "," : "", (ull)number(entry, "count"),
+			 (ull)number(entry, "le_us"));
+	text_add(text, "\n");
+}
+
+static void add_blocktimes(struct text *text, const struct row *row, json_t *info)
+{
+	json_t *entry;
+	size_t i;
+
+	json_array_foreach(json_object_get(info, row->name), i, entry) {
+		bool vcpu = json_object_get(entry, "cpu");
+
+		text_add(text, "%s %s%llu: %llu ms\n", row->key, vcpu ? "vcpu" : "thread ",
+			 (ull)number(entry, vcpu ? "cpu" : "thread_id"),
+			 (ull)number(entry, "blocktime_ms"));
+	}
 }
 
 static void add_compressed(struct text *text, const struct row *row, json_t *info)
@@ -141,10 +174,15 @@ static const struct row rows[] = {
 	{ "urgent_bytes", "transferred urgent", add_bytes },
 	{ "bulk_bytes", "transferred bulk", add_bytes },
 	{ "control_bytes", "transferred control", add_bytes },
-	{ "throughput_bytes_per_s", "throughput", add_rate },
+	{ "throughput_bytes_per_s", "throughput", add_rates },
 	{ "requests", "requests", add_number },
+	{ "prefault_pages", "prefault pages", add_number },
+	{ "prefault_hits", "prefault hits", add_number },
 	{ "faults", "faults", add_number },
 	{ "fault_p50_us", "fault latency", add_latency },
+	{ "fault_histogram", "fault histogram", add_histogram },
+	{ "blocktime", "blocktime", add_blocktimes },
+	{ "blocktime_others_ms", "blocktime others", add_ms },
 	{ "duplicates", "duplicates", add_number },
 	{ "checksum_errors", "checksum errors", add_number },
 };

@@ -20,54 +20,52 @@ static void set_string(json_t *info, const char *name, const char *value)
 	json_object_set_new(info, name, jsonl_string(value));
 }
 
-static uint64_t pages_remaining(const struct migration_progress *progress)
+/* ---- who waited ---- */
+
+static json_t *find_thread(json_t *list, const char *key, json_t *tid)
 {
-	return progress->pages_total > progress->pages_done ?
-	       progress->pages_total - progress->pages_done : 0;
+	json_t *entry;
+	size_t i;
+
+	json_array_foreach(list, i, entry) {
+		if (json_equal(json_object_get(entry, key), tid))
+			return entry;
+	}
+	return NULL;
 }
 
-/* What is dirty says nothing any more once the guest has gone. */
-static void set_precopy(json_t *info, const struct migration *migration)
+/* umemd knows of threads that waited, QEMU which of them are its vCPUs: these come first. */
+static json_t *blocktime(json_t *cpus, json_t *waits)
 {
-	const struct migration_progress *progress = &migration->progress;
+	json_t *list = memory_or_exit(json_array()), *entry;
+	size_t i;
 
-	if (!progress->round)
-		return;
-	set_number(info, "round", progress->round);
-	set_number(info, "precopy_bytes", progress->precopy_bytes);
-	if (migration->moved)
-		return;
-	set_number(info, "pages_dirty", progress->dirty_pages);
-	set_number(info, "expected_downtime_ms", progress->expected_downtime_ms);
+	json_array_foreach(cpus, i, entry) {
+		json_t *tid = json_object_get(entry, "thread-id");
+		json_t *wait = find_thread(waits, "thread_id", tid);
+
+		if (wait)
+			json_array_append_new(list, json_pack("{s:O,s:O,s:O}",
+				"cpu", json_object_get(entry, "cpu-index"), "thread_id", tid,
+				"blocktime_ms", json_object_get(wait, "blocktime_ms")));
+	}
+	json_array_foreach(waits, i, entry) {
+		if (!find_thread(cpus, "thread-id", json_object_get(entry, "thread_id")))
+			json_array_append(list, entry);
+	}
+	return list;
 }
 
+/* What umemd counts is told as it tells it. */
 static void set_progress(json_t *info, const struct migration *migration)
 {
-	const struct migration_progress *progress = &migration->progress;
-	bool source = migration->role == MIGRATION_SOURCE;
+	json_t *waits = json_object_get(migration->progress, "blocktime");
 
-	set_number(info, "pages_total", progress->pages_total);
-	set_number(info, source ? "pages_sent" : "pages_present", progress->pages_done);
-	set_number(info, "pages_remaining", pages_remaining(progress));
-	set_number(info, "zero_pages", progress->zero_pages);
-	if (progress->compressed_pages) {
-		set_number(info, "compressed_pages", progress->compressed_pages);
-		set_number(info, "compression_saved_bytes", progress->saved_bytes);
-	}
-	set_number(info, "urgent_bytes", progress->urgent_bytes);
-	set_number(info, "bulk_bytes", progress->bulk_bytes);
-	set_number(info, "control_bytes", progress->control_bytes);
-	set_number(info, "throughput_bytes_per_s", progress->rate_bytes);
-	set_number(info, "requests", progress->requests);
-	if (source)
-		return;
-	set_number(info, "faults", progress->faults);
-	set_number(info, "fault_p50_us", progress->fault_p50_us);
-	set_number(info, "fault_p90_us", progress->fault_p90_us);
-	set_number(info, "fault_p99_us", progress->fault_p99_us);
-	set_number(info, "fault_max_us", progress->fault_max_us);
-	set_number(info, "duplicates", progress->duplicates);
-	set_number(info, "checksum_errors", progress->checksum_errors);
+	json_object_update_missing(info, migration->progress);
+	json_object_del(info, "event");
+	json_object_del(info, "state");
+	if (waits)
+		json_object_set_new(info, "blocktime", blocktime(migration->cpus, waits));
 }
 
 /* Neither side sees all of it: what lies between is GO's way through the network. */
@@ -114,9 +112,6 @@ json_t *info_json(const struct migration *migration, uint64_t now_us)
 	if (migration->command.uri[0])
 		set_string(info, "uri", migration->command.uri);
 	set_times(info, migration, now_us);
-	if (migration->progress.known) {
-		set_precopy(info, migration);
-		set_progress(info, migration);
-	}
+	set_progress(info, migration);
 	return info;
 }

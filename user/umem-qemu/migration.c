@@ -402,6 +402,8 @@ static void fail(struct migration *m, const char *format, ...)
 static void begin(struct migration *m, enum migration_role role)
 {
 	json_decref(m->capabilities);
+	json_decref(m->progress);
+	json_decref(m->cpus);
 	free(m->reason);
 	*m = (struct migration){
 		.ops = m->ops,
@@ -432,8 +434,8 @@ static char *why_not_start(const struct migration *m)
 		return text_copy("the guest has not arrived here yet, it cannot go on to elsewhere");
 	if (m->role == MIGRATION_DESTINATION && migration_active(m))
 		return text_format("the guest's memory is still arriving (%llu of %llu pages), wanted all of it: see info migrate",
-				   (unsigned long long)m->progress.pages_done,
-				   (unsigned long long)m->progress.pages_total);
+				   (unsigned long long)number(m->progress, "pages_present"),
+				   (unsigned long long)number(m->progress, "pages_total"));
 	if (m->role == MIGRATION_DESTINATION && m->phase == PHASE_END &&
 	    strcmp(m->state, "completed"))
 		return text_format("a part of the guest's memory never arrived here: %s", m->reason);
@@ -770,6 +772,7 @@ static void destination_go(struct migration *m, bool run)
 		ask(m, ASK_CONT, "cont", NULL);
 	set_state(m, "running");
 	restore_settings(m);
+	ask(m, ASK_CPUS, "query-cpus-fast", NULL);
 }
 
 static void cont_reply(struct migration *m, const char *error)
@@ -872,6 +875,10 @@ void migration_qemu_reply(struct migration *m, enum migration_question question,
 		return who_stopped_reply(m, result);
 	case ASK_CONT:
 		return cont_reply(m, error);
+	case ASK_CPUS:
+		json_decref(m->cpus);
+		m->cpus = json_incref(result);
+		return;
 	case ASK_UNDO_STATUS:
 		return m->phase == PHASE_UNDO ? undo_status_reply(m, result) : (void)0;
 	case ASK_UNDO_CONT:
@@ -940,33 +947,8 @@ void migration_qemu_gone(struct migration *m, const char *how)
 
 static void take_progress(struct migration *m, json_t *event)
 {
-	m->progress = (struct migration_progress){
-		.known = true,
-		.pages_total = number(event, "pages_total"),
-		.pages_done = number(event, m->role == MIGRATION_SOURCE ? "pages_sent" :
-				     "pages_present"),
-		.bytes_total = number(event, "bytes_total"),
-		.urgent_bytes = number(event, "urgent_bytes"),
-		.bulk_bytes = number(event, "bulk_bytes"),
-		.control_bytes = number(event, "control_bytes"),
-		.requests = number(event, "requests"),
-		.zero_pages = number(event, "zero_pages"),
-		.compressed_pages = number(event, "compressed_pages"),
-		.saved_bytes = number(event, "saved_bytes"),
-		.duplicates = number(event, "duplicates"),
-		.checksum_errors = number(event, "checksum_errors"),
-		.faults = number(event, "faults"),
-		.fault_p50_us = number(event, "fault_p50_us"),
-		.fault_p90_us = number(event, "fault_p90_us"),
-		.fault_p99_us = number(event, "fault_p99_us"),
-		.fault_max_us = number(event, "fault_max_us"),
-		.elapsed_ms = number(event, "elapsed_ms"),
-		.rate_bytes = number(event, "rate_bytes"),
-		.round = number(event, "round"),
-		.dirty_pages = number(event, "dirty_pages"),
-		.expected_downtime_ms = number(event, "expected_downtime_ms"),
-		.precopy_bytes = number(event, "precopy_bytes"),
-	};
+	json_decref(m->progress);
+	m->progress = json_incref(event);
 }
 
 static void all_present(struct migration *m)
@@ -1232,8 +1214,9 @@ void migration_destroy(struct migration *m)
 {
 	json_decref(m->capabilities);
 	json_decref(m->parameters);
+	json_decref(m->progress);
+	json_decref(m->cpus);
 	free(m->reason);
-	m->capabilities = NULL;
-	m->parameters = NULL;
+	m->capabilities = m->parameters = m->progress = m->cpus = NULL;
 	m->reason = NULL;
 }

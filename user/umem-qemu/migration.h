@@ -77,28 +77,11 @@ enum migration_question {
 	ASK_WHY,		/* query-migrate, for the words of a failure */
 	ASK_WHO_STOPPED,	/* query-status after a STOP */
 	ASK_CONT,		/* destination, after GO */
+	ASK_CPUS,		/* destination: which threads are vCPUs, query-cpus-fast */
 	ASK_UNDO_CANCEL,
 	ASK_UNDO_STATUS,
 	ASK_UNDO_CONT,
 	ASK_NOTHING,		/* the answer does not matter */
-};
-
-/**
- * struct migration_progress - what umemd last reported
- * @known: it has reported something
- * @round: of pre-copy, from 1 on; 0: there was none
- * @dirty_pages: what would have to follow if the guest were handed over now
- */
-struct migration_progress {
-	bool known;
-	uint64_t pages_total, pages_done;
-	uint64_t bytes_total;
-	uint64_t urgent_bytes, bulk_bytes, control_bytes;
-	uint64_t requests, zero_pages, duplicates, checksum_errors;
-	uint64_t compressed_pages, saved_bytes;
-	uint64_t faults, fault_p50_us, fault_p90_us, fault_p99_us, fault_max_us;
-	uint64_t elapsed_ms, rate_bytes;
-	uint64_t round, dirty_pages, expected_downtime_ms, precopy_bytes;
 };
 
 struct migration_ops {
@@ -172,7 +155,8 @@ struct migration {
 	const char *state;
 	char *reason;
 	uint64_t started_us, ended_us, stopped_us, go_us, resumed_us;
-	struct migration_progress progress;
+	json_t *progress;	/* umemd's last event of that name, or NULL */
+	json_t *cpus;		/* destination: what ASK_CPUS gave, or NULL */
 };
 
 /**

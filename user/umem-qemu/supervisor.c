@@ -530,6 +530,12 @@ static char *without_returns(const char *text)
 	return copy;
 }
 
+/* QEMU says nothing to a migrate that it does, or that it does not wait for the end. */
+static bool has_begun(const char *text)
+{
+	return text && (!*text || strstr(text, "continuing detached"));
+}
+
 static void line_answered(void *context, json_t *result, const char *error)
 {
 	struct passed_line *line = context;
@@ -549,7 +555,8 @@ static void line_answered(void *context, json_t *result, const char *error)
 		migration_parameters_changed(&line->supervisor->migration);
 	if (line->command.kind == HMP_CPU && text && !*text)
 		*monitor_cpu(line->monitor) = line->command.cpu;
-	if (line->command.kind == HMP_GUARDED && !strcmp(line->command.word, "migrate"))
+	if (line->command.kind == HMP_GUARDED && !strcmp(line->command.word, "migrate") &&
+	    has_begun(text))
 		line->supervisor->qemus_own_migration = true;
 	monitor_ready(line->monitor);
 	free(line);

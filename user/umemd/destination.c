@@ -261,12 +261,12 @@ static void ask_again(struct destination *destination)
 static void page_is_present(struct destination *destination, struct destination_region *region,
 			    uint64_t page, uint64_t now)
 {
-	uint64_t since;
+	struct pending_wait wait;
 
 	if (bitmap_set(region->present, page))
 		region->nr_present++;
-	if (pending_remove(&destination->pending, region->index, page, &since))
-		histogram_add(&destination->side.progress.latencies, now > since ? now - since : 0);
+	if (pending_remove(&destination->pending, region->index, page, &wait))
+		progress_wait_ends(&destination->side.progress, &wait, now);
 }
 
 static bool reload_present(struct destination *destination, struct destination_region *region)
@@ -328,27 +328,27 @@ static void check_complete(struct destination *destination)
 static void take_request(struct destination *destination, struct destination_region *region,
 			 const struct umem_event *event, uint64_t *pages, uint32_t *count)
 {
+	const struct pending_wait wait = { event->time_ns, event->tid };
 	uint64_t page = event->offset / UMEM_PAGE_SIZE;
-	uint64_t now;
 
 	if (event->offset >= region->length)
 		return;
 	if (bitmap_test(region->present, page)) {
 		/* It came while the request was on its way to us. */
-		now = now_ns();
-		destination->side.progress.faults++;
-		histogram_add(&destination->side.progress.latencies,
-			      now > event->time_ns ? now - event->time_ns : 0);
+		progress_wait_begins(&destination->side.progress, &wait);
+		progress_wait_ends(&destination->side.progress, &wait, now_ns());
 		return;
 	}
-	switch (pending_add(&destination->pending, region->index, page, event->time_ns)) {
+	switch (pending_add(&destination->pending, region->index, page, &wait)) {
 	case PENDING_KNOWN:
 		return;
-	case PENDING_FULL:
 	case PENDING_NEW:
+		progress_wait_begins(&destination->side.progress, &wait);
+		break;
+	case PENDING_FULL:
 		destination->side.progress.faults++;
-		pages[(*count)++] = page;
 	}
+	pages[(*count)++] = page;
 }
 
 static void take_discard(struct destination *destination, struct destination_region *region,
@@ -1530,7 +1530,6 @@ static void destroy(struct destination *destination)
 
 static const struct side_role role = {
 	.role = ROLE_DESTINATION,
-	.done_key = "pages_present",
 	.turn = get_ready,
 	.tick = tick,
 	.wait_ns = wait_ns,

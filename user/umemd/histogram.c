@@ -24,9 +24,16 @@ static uint64_t last_value_of(unsigned int bucket)
 	return (step << shift) + ((1ULL << shift) - 1);
 }
 
+/* The smallest n with @value <= 2^n. */
+static unsigned int power_of(uint64_t value)
+{
+	return value > 1 ? 64 - (unsigned int)__builtin_clzll(value - 1) : 0;
+}
+
 void histogram_add(struct histogram *histogram, uint64_t value)
 {
 	histogram->buckets[bucket_of(value)]++;
+	histogram->powers[power_of(value)]++;
 	histogram->count++;
 	if (value > histogram->max)
 		histogram->max = value;

@@ -36,7 +36,7 @@ static uint32_t find(const struct pending *pending, uint32_t region, uint64_t pa
 }
 
 enum pending_result pending_add(struct pending *pending, uint32_t region, uint64_t page,
-				uint64_t time_ns)
+				const struct pending_wait *wait)
 {
 	struct pending_slot *slot = &pending->slots[find(pending, region, page)];
 
@@ -44,18 +44,19 @@ enum pending_result pending_add(struct pending *pending, uint32_t region, uint64
 		return PENDING_KNOWN;
 	if (pending->count == PENDING_MAX)
 		return PENDING_FULL;
-	*slot = (struct pending_slot){ page, time_ns, region, true };
+	*slot = (struct pending_slot){ page, *wait, region, true };
 	pending->count++;
 	return PENDING_NEW;
 }
 
-bool pending_remove(struct pending *pending, uint32_t region, uint64_t page, uint64_t *time_ns)
+bool pending_remove(struct pending *pending, uint32_t region, uint64_t page,
+		    struct pending_wait *wait)
 {
 	uint32_t hole = find(pending, region, page);
 
 	if (!pending->slots[hole].used)
 		return false;
-	*time_ns = pending->slots[hole].time_ns;
+	*wait = pending->slots[hole].wait;
 	pending->count--;
 
 	/* Close the gap: what was pushed past the hole moves back into it. */

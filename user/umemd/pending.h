@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Pages that somebody waits for, and since when. Bounded: a page that does not
+ * Pages that somebody waits for, since when and who. Bounded: a page that does not
  * fit is asked for all the same, only its waiting time is not known.
  */
 #ifndef UMEMD_PENDING_H
@@ -12,9 +12,19 @@
 #define PENDING_SLOTS	65536	/* a power of two */
 #define PENDING_MAX	(PENDING_SLOTS / 4 * 3)
 
+/**
+ * struct pending_wait - what is known of a page's waiting
+ * @time_ns: when it was asked for
+ * @tid: by which thread
+ */
+struct pending_wait {
+	uint64_t time_ns;
+	uint32_t tid;
+};
+
 struct pending_slot {
 	uint64_t page;
-	uint64_t time_ns;
+	struct pending_wait wait;
 	uint32_t region;
 	bool used;
 };
@@ -35,9 +45,10 @@ int pending_init(struct pending *pending);
 void pending_destroy(struct pending *pending);
 
 enum pending_result pending_add(struct pending *pending, uint32_t region, uint64_t page,
-				uint64_t time_ns);
+				const struct pending_wait *wait);
 
-/* Return: whether the page was there; then @time_ns is when it was added with. */
-bool pending_remove(struct pending *pending, uint32_t region, uint64_t page, uint64_t *time_ns);
+/* Return: whether the page was there; then @wait is what it was added with. */
+bool pending_remove(struct pending *pending, uint32_t region, uint64_t page,
+		    struct pending_wait *wait);
 
 #endif

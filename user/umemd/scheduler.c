@@ -110,8 +110,10 @@ static bool next_requested(struct scheduler *scheduler, struct pick *pick)
 		for (; scheduler->asked_next < message->count; scheduler->asked_next++) {
 			uint64_t page = scheduler->ring[AT(message->first + scheduler->asked_next)];
 
-			if (!message->again && bitmap_test(region->urgent, page))
+			if (!message->again && bitmap_test(region->urgent, page)) {
+				scheduler->prefault_hits++;
 				continue;
+			}
 			*pick = (struct pick){ PICK_REQUESTED, message->region, page };
 			return true;
 		}
@@ -256,6 +258,7 @@ void scheduler_take(struct scheduler *scheduler, const struct pick *pick)
 		scheduler->duplicates++;
 	if (pick->kind != PICK_BULK)
 		bitmap_set(region->urgent, pick->page);
+	scheduler->prefault_pages += pick->kind == PICK_PREFAULT;
 	if (pick->kind == PICK_REQUESTED &&
 	    ++scheduler->asked_next == scheduler->messages[AT(scheduler->message_asked)].count) {
 		scheduler->message_asked++;

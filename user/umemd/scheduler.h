@@ -83,6 +83,8 @@ struct scheduler {
 	uint64_t pages_total;
 	uint64_t pages_sent;	/* different ones */
 	uint64_t duplicates;	/* sent again */
+	uint64_t prefault_pages;	/* sent as a neighbour of a requested one */
+	uint64_t prefault_hits;	/* requested when they were sent already, and so not sent again */
 };
 
 /**

@@ -177,8 +177,8 @@ void side_progress(struct side *side)
 {
 	side->role->count(side->owner);
 	launcher_send(&side->launcher,
-		      progress_event(&side->progress, session_state_name(side->session.state),
-				     side->role->done_key, now_ns()));
+		      progress_event(&side->progress, side->role->role,
+				     session_state_name(side->session.state), now_ns()));
 }
 
 /* What comes in. */

@@ -23,7 +23,6 @@
 
 /**
  * struct side_role - what the roles do each in its way; @owner is theirs
- * @done_key: what progress.pages_done is called for the launcher
  * @turn: the loop is about to wait: do what can be done now
  * @tick: some time has passed
  * @wait_ns: how long @turn has nothing to do; the loop may wait that long
@@ -41,7 +40,6 @@
  */
 struct side_role {
 	enum session_role role;
-	const char *done_key;
 	void (*turn)(void *owner);
 	void (*tick)(void *owner, uint64_t now);
 	uint64_t (*wait_ns)(const void *owner);

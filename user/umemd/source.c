@@ -621,8 +621,11 @@ static void count(void *owner)
 	struct source *source = owner;
 
 	source->side.progress.pages_done = source->scheduler.pages_sent;
+	source->side.progress.prefault_pages = source->scheduler.prefault_pages;
+	source->side.progress.prefault_hits = source->scheduler.prefault_hits;
 	source->side.progress.duplicates = source->scheduler.duplicates;
 	source->side.progress.round = source->precopy.round;
+	source->side.progress.early = is_early(source);
 	source->side.progress.dirty_pages = unsent_pages(source);
 	source->side.progress.expected_downtime_ms =
 		(int64_t)precopy_expected_ms(&source->precopy, unsent_pages(source));
@@ -1144,7 +1147,6 @@ static int prepare(struct source *source, char *error)
 
 static const struct side_role role = {
 	.role = ROLE_SOURCE,
-	.done_key = "pages_sent",
 	.turn = turn,
 	.tick = tick,
 	.wait_ns = wait_ns,

@@ -130,9 +130,13 @@ def paused_guest_moves_and_another_process_sees_it(pair):
     check_guest(destination)
 
 
-def pages_of(guest):
-    """A checksum of each page of the guest's memory, read through a mapping of another process."""
-    return guest.host.run(f"{vm.REGION} $(pgrep -f {guest.qemu})", timeout=180,
+def pages_of(guest, first=None, count=None):
+    """A checksum of each page of the guest's memory, read through a mapping of another process.
+
+    Of all pages, or of `count` pages from `first` on.
+    """
+    pages = "" if first is None else f" {first} {count}"
+    return guest.host.run(f"{vm.REGION} $(pgrep -f {guest.qemu}){pages}", timeout=180,
                           check=True).out.split()
 
 

@@ -128,7 +128,15 @@ def bad_commands_are_explained(pair):
                         ("migrate -p tcp:b:99999", "99999"),
                         ("migrate -p tcp:b:1 -5", "-5"),
                         ("migrate -p tcp:b:1 32 many", "many"),
-                        ("migrate -x tcp:b:1", "-x")]:
+                        ("migrate -x tcp:b:1", "-x"),
+                        ("migrate -m tcp:b:1", "postcopy-ram is off"),
+                        ("migrate_start_postcopy", "no migration is under way"),
+                        ("migrate_set_parameter urgent-channels 17", "wanted 1 to 16"),
+                        ("info migrate_parameters", r"urgent-channels: 1\b"),
+                        ("migrate_set_capability postcopy-ram on", r"\(qemu\)"),
+                        ("migrate -b tcp:b:1", "postcopy-ram only -d and -m"),
+                        ("migrate rdma:b:1", "rdma"),
+                        ("migrate tcp:b:1 65537", "wanted 0 to 65536")]:
         source.ask(line, words)
     source.wait_ops(100)
     expect(not source.event("STOP"), "the guest was stopped")

@@ -16,10 +16,13 @@ from vm import lab
 import environment
 import install
 import migrations
+import prefault
 import refusals
+import two_stage
 
-SUITES = {"migrations": migrations, "big": migrations.Big, "refusals": refusals,
-          "environment": environment, "install": install}
+SUITES = {"migrations": migrations, "big": migrations.Big, "prefault": prefault,
+          "two_stage": two_stage, "refusals": refusals, "environment": environment,
+          "install": install}
 
 
 class Bench:

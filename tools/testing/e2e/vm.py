@@ -27,6 +27,7 @@ GUEST = lab.REPO / "build" / "guest"
 HERE = lab.REPO / "tools" / "testing" / "e2e"
 REGION = lab.REPO / "build" / "e2e" / "region"
 PORT = 4444
+PAGE = 4096
 BOOT_TIMEOUT = 120
 boots_retried = 0
 _guests = {}
@@ -196,6 +197,13 @@ class Guest:
         """A line to the program in the guest."""
         self.host.run(f"echo '{line}' >{self._port}.in", check=True)
 
+    def read_in_order(self, first, count, timeout=60):
+        """Have the guest check pages of its table, one after another."""
+        position = len(self.text())
+        self.tell_guest(f"read {first} {count}")
+        match = self.wait_text(r"read done first=\d+ mismatches=(\d+)", timeout, position)
+        expect(match[1] == "0", f"{match[1]} pages are corrupt")
+
     def sweep(self, rounds, timeout=180):
         """Have the guest check every page of its table; gives (pages, mismatches)."""
         position = len(self.text())
@@ -227,6 +235,15 @@ class Guest:
     def count(self, key):
         """A number of `info migrate`."""
         return int(self.info()[key].split()[0])
+
+    def info_json(self):
+        """What `umemctl info --json` says, once what has happened so far is in it.
+
+        umemd reports four times a second.
+        """
+        time.sleep(0.5)
+        return json.loads(self.host.run(f"{BIN / 'umemctl'} info --json --guest {self.name}",
+                                        check=True).out)
 
     def fault_latency(self):
         """Microseconds by percentile: p50, p90, p99, max."""

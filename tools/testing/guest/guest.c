@@ -27,8 +27,9 @@
  * costs one exit a line and not one a byte; the latter are tens of milliseconds
  * of every report when the hypervisor is itself emulated.
  * Lines read from the serial port: "sweep N" checks the whole table N times and
- * says so, "storm" lets 64 threads touch pages at the same instant, half of
- * which are common to all of them, "stop" powers off.
+ * says so, "read FIRST COUNT" checks these pages of it, one after another, "storm"
+ * lets 64 threads touch pages at the same instant, half of which are common to all
+ * of them, "stop" powers off.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -339,28 +340,30 @@ static void check_totals(void)
 	pthread_rwlock_unlock(&settled);
 }
 
+static void read_page(size_t index)
+{
+	pthread_rwlock_rdlock(lock_of(index));
+	check_page(index);
+	pthread_rwlock_unlock(lock_of(index));
+}
+
+static void read_in_order(size_t first, size_t count)
+{
+	for (size_t i = first; i < pages && i - first < count; i++)
+		read_page(i);
+	say("umem-guest: read done first=%zu mismatches=%" PRIu64 "\n", first, mismatches);
+}
+
 static void sweep(unsigned long rounds)
 {
 	for (unsigned long round = 0; round < rounds; round++) {
-		for (size_t i = 0; i < pages; i++) {
-			pthread_rwlock_rdlock(lock_of(i));
-			check_page(i);
-			pthread_rwlock_unlock(lock_of(i));
-		}
+		for (size_t i = 0; i < pages; i++)
+			read_page(i);
 		check_totals();
 		atomic_fetch_add(&sweeps, 1);
 	}
 	say("umem-guest: sweep done pages=%zu mismatches=%" PRIu64 "\n", rounds * pages,
 	    mismatches);
-}
-
-static void touch(uint64_t *random)
-{
-	size_t index = next_random(random) % pages;
-
-	pthread_rwlock_rdlock(lock_of(index));
-	check_page(index);
-	pthread_rwlock_unlock(lock_of(index));
 }
 
 static void *touch_at_once(void *arg)
@@ -371,8 +374,8 @@ static void *touch_at_once(void *arg)
 
 	pthread_barrier_wait(&storm->start);
 	for (int i = 0; i < STORM_PAGES; i++) {
-		touch(&common);
-		touch(&own);
+		read_page(next_random(&common) % pages);
+		read_page(next_random(&own) % pages);
 	}
 	return NULL;
 }
@@ -395,16 +398,19 @@ static void raise_storm(void)
 
 static void obey(const char *line)
 {
+	size_t first, count;
 	unsigned long rounds;
 
 	if (sscanf(line, "sweep %lu", &rounds) == 1)
 		sweep(rounds);
+	else if (sscanf(line, "read %zu %zu", &first, &count) == 2)
+		read_in_order(first, count);
 	else if (!strcmp(line, "storm\n"))
 		raise_storm();
 	else if (!strcmp(line, "stop\n"))
 		reboot(RB_POWER_OFF);
 	else
-		say("umem-guest: unknown command, want sweep N, storm or stop: %s", line);
+		say("umem-guest: unknown command, want sweep N, read FIRST COUNT, storm or stop: %s", line);
 }
 
 /* Set-up */

@@ -37,9 +37,15 @@ static void test_every_value_has_its_line(void **state)
 		    "\"expected_downtime_ms\":21,\"precopy_bytes\":22,\"pages_total\":2,"
 		    "\"pages_present\":3,\"pages_remaining\":4,\"zero_pages\":5,"
 		    "\"urgent_bytes\":6,\"bulk_bytes\":7,\"control_bytes\":8,"
-		    "\"throughput_bytes_per_s\":1250000,\"requests\":9,\"faults\":10,"
+		    "\"throughput_bytes_per_s\":1250000,\"urgent_bytes_per_s\":125000,"
+		    "\"bulk_bytes_per_s\":1000000,\"control_bytes_per_s\":125000,"
+		    "\"requests\":9,\"prefault_pages\":17,\"prefault_hits\":18,\"faults\":10,"
 		    "\"fault_p50_us\":11,\"fault_p90_us\":12,\"fault_p99_us\":13,"
-		    "\"fault_max_us\":14,\"duplicates\":15,\"checksum_errors\":16}",
+		    "\"fault_max_us\":14,"
+		    "\"fault_histogram\":[{\"le_us\":64,\"count\":19},{\"le_us\":256,\"count\":20}],"
+		    "\"blocktime\":[{\"cpu\":0,\"thread_id\":21,\"blocktime_ms\":22},"
+		    "{\"thread_id\":23,\"blocktime_ms\":24}],\"blocktime_others_ms\":25,"
+		    "\"duplicates\":15,\"checksum_errors\":16}",
 		    "Migration status: running\nrole: destination\nuri: tcp:a:1\n"
 		    "total time: 1 ms\nguest stopped: 2025-11-21T03:30:00.123456Z\n"
 		    "guest resumed: 2025-11-21T03:30:00.123457Z\ndowntime, stop to GO: 17 ms\n"
@@ -47,8 +53,11 @@ static void test_every_value_has_its_line(void **state)
 		    "expected downtime: 21 ms\ntransferred precopy: 22 bytes\npages total: 2\n"
 		    "pages present: 3\npages remaining: 4\nzero pages: 5\n"
 		    "transferred urgent: 6 bytes\ntransferred bulk: 7 bytes\n"
-		    "transferred control: 8 bytes\nthroughput: 10.00 mbps\nrequests: 9\n"
+		    "transferred control: 8 bytes\nthroughput: 10.00 mbps (urgent 1.00, bulk 8.00, "
+		    "control 1.00)\nrequests: 9\nprefault pages: 17\nprefault hits: 18\n"
 		    "faults: 10\nfault latency: p50 11 us, p90 12 us, p99 13 us, max 14 us\n"
+		    "fault histogram: 19 <= 64 us, 20 <= 256 us\nblocktime vcpu0: 22 ms\n"
+		    "blocktime thread 23: 24 ms\nblocktime others: 25 ms\n"
 		    "duplicates: 15\nchecksum errors: 16\n");
 }
 
@@ -71,6 +80,8 @@ static void test_wrong_types_and_control_characters_do_no_harm(void **state)
 	assert_int_equal(report_percent(info), 0);
 	free(line);
 	json_decref(info);
+	assert_text("{\"fault_histogram\":{\"le_us\":1},\"blocktime\":[7,{\"cpu\":\"x\"}]}",
+		    "fault histogram:\nblocktime thread 0: 0 ms\nblocktime vcpu0: 0 ms\n");
 	assert_text("{\"status\":\"a\\u001b[2Jb\\n\",\"role\":7}",
 		    "Migration status: a?[2Jb?\nrole: \n");
 }

@@ -241,8 +241,9 @@ static json_t *canned_answer(const struct world *w, const char *command)
 				 "share", w->other_shared_memory);
 	if (!strcmp(command, "query-migrate"))
 		return json_pack("{s:s}", "error-desc", "no space");
-	if (!strcmp(command, "cont"))
-		return json_object();
+	if (!strcmp(command, "query-cpus-fast"))
+		return json_pack("[{s:i,s:i},{s:i,s:i}]", "cpu-index", 0, "thread-id", 70,
+				 "cpu-index", 1, "thread-id", 71);
 	return json_object();
 }
 
@@ -1410,6 +1411,7 @@ static void test_destination_does_its_steps_in_this_order(void **state)
 		"{\"capability\":\"x-ignore-shared\",\"state\":false},"
 		"{\"capability\":\"late-block-activate\",\"state\":false},"
 		"{\"capability\":\"postcopy-ram\",\"state\":true}]}\n"
+		"ask query-cpus-fast\n"
 		"log STATE role=destination state=completed\n"
 		"log END role=destination\n";
 	struct world *w = *state;
@@ -1765,10 +1767,13 @@ static void test_info_migrate_of_a_source(void **state)
 	status(w, "completed");
 	w->now = 1763695800123456 + 4000;
 	umemd(w, "{\"event\":\"ready\"}");
-	umemd(w, "{\"event\":\"progress\",\"pages_total\":100,\"pages_sent\":40,\"urgent_bytes\":1,"
+	/* What umem-qemu knows itself is not umemd's to tell. */
+	umemd(w, "{\"event\":\"progress\",\"state\":\"running\",\"role\":\"x\",\"pages_total\":100,"
+	      "\"pages_sent\":40,\"pages_remaining\":60,\"urgent_bytes\":1,"
 	      "\"bulk_bytes\":2,\"control_bytes\":3,\"requests\":4,\"zero_pages\":5,"
-	      "\"compressed_pages\":8,\"saved_bytes\":9,"
-	      "\"rate_bytes\":125000}");
+	      "\"compressed_pages\":8,\"compression_saved_bytes\":9,"
+	      "\"throughput_bytes_per_s\":125000,\"bulk_bytes_per_s\":125000,"
+	      "\"prefault_pages\":10,\"prefault_hits\":11}");
 	text = info_text(w, 3500000, &info);
 	assert_line(text, "Migration status: running");
 	assert_line(text, "role: source");
@@ -1781,7 +1786,7 @@ static void test_info_migrate_of_a_source(void **state)
 	assert_line(text, "transferred urgent: 1 bytes");
 	assert_line(text, "transferred bulk: 2 bytes");
 	assert_line(text, "transferred control: 3 bytes");
-	assert_line(text, "throughput: 1.00 mbps");
+	assert_line(text, "throughput: 1.00 mbps (urgent 0.00, bulk 1.00, control 0.00)");
 	assert_line(text, "requests: 4");
 	assert_line(text, "zero pages: 5");
 	assert_line(text, "compressed pages: 8, 9 bytes saved");
@@ -1796,7 +1801,8 @@ static void test_info_migrate_of_a_source(void **state)
 		    "\"pages_total\":100,\"pages_sent\":40,\"pages_remaining\":60,"
 		    "\"zero_pages\":5,\"compressed_pages\":8,\"compression_saved_bytes\":9,"
 		    "\"urgent_bytes\":1,\"bulk_bytes\":2,\"control_bytes\":3,"
-		    "\"throughput_bytes_per_s\":125000,\"requests\":4}");
+		    "\"throughput_bytes_per_s\":125000,\"bulk_bytes_per_s\":125000,"
+		    "\"prefault_pages\":10,\"prefault_hits\":11,\"requests\":4}");
 	json_decref(info);
 }
 
@@ -1809,8 +1815,8 @@ static void test_info_migrate_of_precopy(void **state)
 	w->precopy = true;
 	go_to(w, STEP_PRECOPY);
 	umemd(w, "{\"event\":\"progress\",\"pages_total\":100,\"pages_sent\":140,\"round\":3,"
-	      "\"dirty_pages\":25,\"expected_downtime_ms\":17,\"precopy_bytes\":500000,"
-	      "\"rate_bytes\":2000000}");
+	      "\"pages_dirty\":25,\"expected_downtime_ms\":17,\"precopy_bytes\":500000,"
+	      "\"throughput_bytes_per_s\":2000000}");
 	text = info_text(w, 3500000, &info);
 	assert_line(text, "Migration status: precopy");
 	assert_line(text, "round: 3");
@@ -1822,16 +1828,6 @@ static void test_info_migrate_of_precopy(void **state)
 	assert_string_equal(text, "migrate: precopy, round 3, 25 of 100 pages dirty, downtime of 17 ms expected, 2.0 MB/s");
 	free(text);
 	json_decref(info);
-
-	w->migration.moved = true;
-	text = info_text(w, 3500000, &info);
-	assert_line(text, "round: 3");
-	assert_line(text, "transferred precopy: 500000 bytes");
-	assert_null(strstr(text, "pages dirty"));
-	assert_null(strstr(text, "expected downtime"));
-	free(text);
-	json_decref(info);
-	w->migration.moved = false;
 }
 
 static void test_downtime_is_told_only_of_a_guest_that_ran(void **state)
@@ -1865,8 +1861,8 @@ static void test_info_migrate_of_a_destination(void **state)
 
 	expect(w, false, false);
 	assert_runs(w, true, true);
-	umemd(w, "{\"event\":\"progress\",\"pages_total\":100,\"pages_present\":100,\"faults\":7,"
-	      "\"fault_p50_us\":1,\"fault_p90_us\":2,\"fault_p99_us\":3,\"fault_max_us\":4,"
+	umemd(w, "{\"event\":\"progress\",\"pages_total\":100,\"pages_present\":100,"
+	      "\"pages_remaining\":0,\"faults\":7,\"fault_p50_us\":1,\"fault_p90_us\":2,\"fault_p99_us\":3,\"fault_max_us\":4,"
 	      "\"duplicates\":5,\"checksum_errors\":6}");
 	umemd_state(w, "end");
 	text = info_text(w, 0, &info);
@@ -1882,6 +1878,35 @@ static void test_info_migrate_of_a_destination(void **state)
 	assert_int_equal(json_integer_value(json_object_get(info, "pages_present")), 100);
 	assert_int_equal(json_integer_value(json_object_get(info, "fault_p99_us")), 3);
 	assert_null(json_object_get(info, "pages_sent"));
+	json_decref(info);
+}
+
+static void test_info_migrate_tells_vcpus_from_other_threads(void **state)
+{
+	static const char progress[] = "{\"event\":\"progress\",\"blocktime\":["
+		"{\"thread_id\":69,\"blocktime_ms\":5},{\"thread_id\":71,\"blocktime_ms\":6}],"
+		"\"blocktime_others_ms\":7}";
+	struct world *w = *state;
+	json_t *info;
+	char *text;
+
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	/* QEMU has not answered yet. */
+	umemd(w, progress);
+	text = info_text(w, 0, &info);
+	assert_line(text, "blocktime thread 69: 5 ms");
+	assert_line(text, "blocktime thread 71: 6 ms");
+	free(text);
+	json_decref(info);
+
+	answer_all(w);
+	text = info_text(w, 0, &info);
+	assert_non_null(strstr(text, "\nblocktime vcpu1: 6 ms\nblocktime thread 69: 5 ms\n"
+			       "blocktime others: 7 ms\n"));
+	assert_null(strstr(text, "thread 71"));
+	assert_null(strstr(text, "vcpu0"));
+	free(text);
 	json_decref(info);
 }
 
@@ -1988,6 +2013,7 @@ int main(void)
 		test(test_info_migrate_of_precopy),
 		test(test_downtime_is_told_only_of_a_guest_that_ran),
 		test(test_info_migrate_of_a_destination),
+		test(test_info_migrate_tells_vcpus_from_other_threads),
 		test(test_info_migrate_names_the_reason_of_a_failure),
 		test(test_info_without_any_migration_is_none),
 		test(test_info_of_text_that_is_not_utf8_is_still_json),

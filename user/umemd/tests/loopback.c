@@ -295,6 +295,18 @@ static json_int_t counter(const struct side *side, const char *key)
 	return json_integer_value(json_object_get(side->progress, key));
 }
 
+/* Of an array of objects. */
+static json_int_t sum_of(const struct side *side, const char *array, const char *key)
+{
+	json_int_t sum = 0;
+	json_t *object;
+	size_t i;
+
+	json_array_foreach(json_object_get(side->progress, array), i, object)
+		sum += json_integer_value(json_object_get(object, key));
+	return sum;
+}
+
 /* Exit status, or 1000 + signal; -1 if it does not end. */
 static int wait_side(struct side *side)
 {
@@ -889,7 +901,7 @@ static void test_precopy_converges(struct migration *m)
 	if (!both_advise(m) || !wait_counter(&m->source, "round", 3))
 		return;
 	check(m->source.converged == 1, "it said so %u times", m->source.converged);
-	check(counter(&m->source, "dirty_pages") == 0);
+	check(counter(&m->source, "pages_dirty") == 0);
 	if (!hand_over(m))
 		return;
 	expect_end(m);
@@ -1056,6 +1068,9 @@ static void test_no_push(struct migration *m)
 	check(counter(&m->source, "duplicates") == 0);
 	check(counter(&m->destination, "faults") == pages, "%lld faults for %lld pages",
 	      (long long)counter(&m->destination, "faults"), (long long)pages);
+	check(sum_of(&m->destination, "fault_histogram", "count") == pages);
+	check(json_array_size(json_object_get(m->destination.progress, "blocktime")) == 4);
+	check(sum_of(&m->destination, "blocktime", "blocktime_ms") > 0);
 	check(counter(&m->destination, "fault_p50_us") > 0 &&
 	      counter(&m->destination, "fault_p50_us") <= counter(&m->destination, "fault_p99_us") &&
 	      counter(&m->destination, "fault_p99_us") <= counter(&m->destination, "fault_max_us"));
@@ -1069,14 +1084,14 @@ static void test_zstd(struct migration *m)
 	everything_arrives(m, extra, 2, 4);
 	bytes = counter(&m->source, "bulk_bytes");
 	pages = counter(&m->source, "compressed_pages");
-	saved = counter(&m->source, "saved_bytes");
+	saved = counter(&m->source, "compression_saved_bytes");
 	/* One page of 16 or more in a row is sparse, and almost all of it goes. */
 	check(pages > counter(&m->source, "pages_total") / 20, "%lld pages", (long long)pages);
 	check(saved > pages * 3900 && saved < pages * 4096, "%lld bytes of %lld pages",
 	      (long long)saved, (long long)pages);
 	check(bytes > 0 && counter(&m->destination, "compressed_pages") > 0 &&
 	      counter(&m->destination, "compressed_pages") <= pages);
-	check(counter(&m->destination, "saved_bytes") <= saved);
+	check(counter(&m->destination, "compression_saved_bytes") <= saved);
 	end(m);
 
 	everything_arrives(m, NULL, 2, 0);

@@ -76,6 +76,21 @@ static void test_every_value_has_a_bucket_that_holds_it(void **state)
 	assert_true(histogram_percentile(&histogram, 100) == UINT64_MAX);
 }
 
+static void test_powers_of_two_hold_their_own_value_and_not_the_next(void **state)
+{
+	(void)state;
+	histogram_add(&histogram, 0);
+	histogram_add(&histogram, 1);
+	assert_int_equal(histogram.powers[0], 2);
+	for (unsigned int power = 1; power < HISTOGRAM_POWERS; power++) {
+		histogram_add(&histogram, (1ULL << (power - 1)) + 1);
+		if (power < 64)
+			histogram_add(&histogram, 1ULL << power);
+		assert_int_equal(histogram.powers[power], power < 64 ? 2 : 1);
+	}
+	assert_int_equal(histogram.powers[0], 2);
+}
+
 static void test_rare_large_value_shows_in_p99_only(void **state)
 {
 	(void)state;
@@ -122,6 +137,8 @@ int main(void)
 		cmocka_unit_test_setup(test_small_values_are_exact, setup),
 		cmocka_unit_test_setup(test_percentiles_are_near_and_never_too_low, setup),
 		cmocka_unit_test_setup(test_every_value_has_a_bucket_that_holds_it, setup),
+		cmocka_unit_test_setup(
+			test_powers_of_two_hold_their_own_value_and_not_the_next, setup),
 		cmocka_unit_test_setup(test_rare_large_value_shows_in_p99_only, setup),
 		cmocka_unit_test(test_bitmap_find),
 	};

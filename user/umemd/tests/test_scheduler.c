@@ -234,6 +234,8 @@ static void test_prefault_skips_what_was_sent(void **state)
 	expect_urgent(PICK_PREFAULT, 0, 4);
 	expect_no_urgent();
 	assert_int_equal(scheduler.duplicates, 1);
+	assert_int_equal(scheduler.prefault_pages, 2);
+	assert_int_equal(scheduler.prefault_hits, 0);
 }
 
 static void test_a_prefaulted_page_is_not_sent_for_its_request(void **state)
@@ -249,6 +251,8 @@ static void test_a_prefaulted_page_is_not_sent_for_its_request(void **state)
 	expect_urgent(PICK_PREFAULT, 0, 4);
 	expect_no_urgent();
 	assert_int_equal(scheduler.duplicates, 0);
+	assert_int_equal(scheduler.prefault_pages, 3);
+	assert_int_equal(scheduler.prefault_hits, 1);
 }
 
 static void test_a_new_request_overtakes_prefault(void **state)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pre-copy first: the guest runs at the source while its memory is sent, then it moves."""
+
+import json
+
+import migrations
+import vm
+from vm import expect
+
+PORT = vm.PORT
+INCOMING = migrations.INCOMING
+CTL = vm.BIN / "umemctl"
+
+hosts = migrations.hosts
+
+
+def listening(host, name="destination", **settings):
+    """A destination where the capability is typed, as QEMU's own post-copy wants it on both sides."""
+    destination = vm.Guest(host, name, incoming=INCOMING, **settings).start()
+    destination.wait_event("LISTENING")
+    answered = destination.type("migrate_set_capability postcopy-ram on")
+    destination.ask("info status", r"VM status: paused \(inmigrate\)")
+    expect("Error" not in destination.job.output()[answered:],
+           f"the destination refuses the capability: {destination.job.output()[answered:]}")
+    return destination
+
+
+def begin(source, destination, downtime_limit=0):
+    """Begin pre-copy; with a limit of 0 it does not end by itself while the guest writes."""
+    source.type("migrate_set_capability postcopy-ram on")
+    source.type(f"migrate_set_parameter downtime-limit {downtime_limit}")
+    source.type(f"migrate -d tcp:{destination.host.ip}:{PORT}")
+
+
+def wait_round(source, count):
+    source.wait_for(lambda: int(source.info().get("round", 0)) >= count, 120,
+                    f"come to round {count}")
+    info = source.info()
+    expect(info["Migration status"] == "precopy", f"info migrate says {info}")
+    expect({"pages dirty", "expected downtime", "transferred precopy"} <= set(info),
+           f"info migrate says {info}")
+
+
+def hybrid_moves_when_it_is_told(pair):
+    a, b = pair
+    destination = listening(b)
+    source = vm.Guest(a, "source").boot()
+    source.ask("migrate_start_postcopy", r"no migration is under way")
+    begin(source, destination)
+    wait_round(source, 2)
+    source.wait_ops(500)
+    source.ask("migrate tcp:nowhere:1", r"state precopy.*migrate_cancel")
+    expect(not source.event("STOP"), "the guest was stopped before anybody wanted it")
+
+    source.type("migrate_start_postcopy")
+    destination.wait_event("RESUME")
+    source.ask("migrate_start_postcopy", r"has moved to")
+    source.ask("migrate_cancel", r"cannot be called back")
+    vm.wait_end(source, destination)
+    info = source.info()
+    expect(int(info["round"]) >= 2, f"info migrate says {info}")
+    expect(int(info["transferred precopy"].split()[0]) > 0, f"info migrate says {info}")
+    expect("downtime, stop to GO" in info, f"info migrate says {info}")
+    expect("downtime, GO to resume" in destination.info(), f"{destination.info()}")
+    check_settings(source, destination)
+    migrations.check_guest(destination)
+
+
+def check_settings(source, destination):
+    """As the user made them on both sides."""
+    for guest in (source, destination):
+        guest.ask("info migrate_capabilities", r"postcopy-ram: on")
+        guest.ask("info migrate_capabilities", r"x-ignore-shared: off")
+    source.ask("info migrate_parameters", r"max-bandwidth: 134217728 bytes/second")
+
+
+def told_while_it_connects_it_moves_at_once(pair):
+    """The command is typed right behind migrate; it may come before the first round."""
+    a, b = pair
+    destination = listening(b)
+    source = vm.Guest(a, "source").boot()
+    begin(source, destination)
+    source.type("migrate_start_postcopy")
+    vm.wait_end(source, destination)
+    migrations.check_guest(destination)
+
+
+def idle_guest_converges_and_moves_by_itself(pair):
+    a, b = pair
+    destination = listening(b, mode="storm", pages=4096)
+    source = vm.Guest(a, "source", mode="storm", pages=4096).boot()
+    begin(source, destination, downtime_limit=300)
+    vm.wait_end(source, destination)
+    expect(source.event("CONVERGED"), "it moved before it had converged")
+    info = destination.info()
+    expect(info["pages present"] == info["pages total"], f"info migrate says {info}")
+    pages, mismatches = destination.sweep(2)
+    expect(pages > 0 and mismatches == 0, f"{mismatches} of {pages} pages are corrupt")
+
+
+def paused_and_continued_in_precopy_it_is_cancelled_and_runs(pair):
+    a, b = pair
+    destination = listening(b)
+    source = vm.Guest(a, "source").boot()
+    begin(source, destination)
+    wait_round(source, 1)
+    source.ask("stop\ncont\ninfo status", r"VM status: running")
+    source.ask("migrate_cancel", r"cancelled; the guest runs on here")
+    source.ask("info migrate", r"Migration status: cancelled")
+    source.ask("migrate_start_postcopy", r"no migration is under way")
+    migrations.check_guest(source)
+    destination.job.wait(30)
+
+    # and it can move after all
+    destination = listening(b, "second")
+    begin(source, destination)
+    wait_round(source, 2)
+    source.type("migrate_start_postcopy")
+    vm.wait_end(source, destination)
+    migrations.check_guest(destination)
+
+
+def all_of_it_from_a_shell(pair):
+    a, b = pair
+    destination = listening(b)
+    source = vm.Guest(a, "source").boot()
+    source.type("migrate_set_parameter downtime-limit 0")
+    uri = f"tcp:{b.ip}:{PORT}"
+
+    def info():
+        return json.loads(a.run(f"{CTL} info --json", check=True).out)
+
+    def refused(command, words):
+        result = a.run(f"{CTL} {command}")
+        expect(result.rc in (1, 2) and words in result.out,
+               f"umemctl {command} ended with {result.rc}: {result.out}")
+
+    def wait_precopy(count):
+        source.wait_for(lambda: info().get("round", 0) >= count, 120, f"come to round {count}")
+        expect(info()["status"] == "precopy", f"umemctl info --json says {info()}")
+
+    refused("start-postcopy", "no migration is under way")
+    refused(f"migrate -n {uri}", "wanted migrate -p -n URI")
+    a.run(f"{CTL} migrate -d {uri}", check=True)
+    wait_precopy(1)
+    refused(f"migrate {uri}", "state precopy")
+    a.run(f"{CTL} cancel", check=True)
+    source.wait_for(lambda: info()["status"] == "cancelled", 30, "be cancelled")
+    source.wait_ops(200)
+    destination.job.wait(30)
+
+    destination = listening(b, "second")
+    waiting = a.start(f"exec {CTL} migrate {uri}")
+    wait_precopy(2)
+    a.run(f"{CTL} start-postcopy", check=True)
+    vm.wait_end(source, destination)
+    expect(waiting.wait(30) == 0, f"umemctl migrate ended with {waiting.rc}: {waiting.output()}")
+    expect("round" in waiting.output() and "completed" in waiting.output(),
+           f"umemctl migrate says {waiting.output()}")
+    refused("cancel", "cannot be called back")
+    migrations.check_guest(destination)
+
+
+TESTS = [
+    hybrid_moves_when_it_is_told,
+    told_while_it_connects_it_moves_at_once,
+    idle_guest_converges_and_moves_by_itself,
+    paused_and_continued_in_precopy_it_is_cancelled_and_runs,
+    all_of_it_from_a_shell,
+]
