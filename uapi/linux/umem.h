@@ -345,8 +345,7 @@ enum umem_track_op {
  * written to: one that was only read for the first time, or one that something
  * holds a reference to, which includes the first moments after it was allocated.
  * Pages pinned by a device are told every time, for as long as they are pinned,
- * and so are pages of a folio larger than a page, which a region has only if
- * /sys/kernel/mm/transparent_hugepage/shmem_enabled is "force".
+ * and so would be pages of a folio larger than a page.
  * When COLLECT fails what was not told stays dirty, and what was told before is in
  * @bits, to be found there if they were 0 before.
  */

@@ -250,44 +250,6 @@ static void a_write_through_a_pin_is_told_when_it_ends(void)
 	CHECK_EQ(collect(), 0);
 }
 
-static bool set_huge(const char *policy)
-{
-	int fd = open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", O_WRONLY | O_CLOEXEC);
-	bool set = fd >= 0 && write(fd, policy, strlen(policy)) > 0;
-
-	close(fd);
-	return set;
-}
-
-/* What a mapping was written to is known of all of a folio or none of it. */
-static void pages_of_a_large_folio_are_always_told(void)
-{
-	const uint64_t large = 2 << 20, pages = large / PAGE;
-	uint64_t bits[(2 << 20) / PAGE / 64];
-	struct umem_track t;
-	char *addr;
-
-	region_fd = region(large);
-	pager_fd = pager(region_fd);
-	/* Aligned like the folio, or it would be mapped page by page */
-	addr = mmap(NULL, 2 * large, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	CHECK(addr != MAP_FAILED, "mmap: %s", strerror(errno));
-	guest = (char *)(((uintptr_t)addr + large - 1) & -large);
-	guest = mmap(guest, large, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, region_fd, 0);
-	CHECK(guest != MAP_FAILED, "mmap: %s", strerror(errno));
-	track_start();
-	if (!set_huge("force"))
-		skip("cannot have huge pages in shared memory");
-	guest[0] = 'w';
-	CHECK(set_huge("never"), "shmem_enabled");
-	for (int i = 0; i < 3; i++) {
-		CHECK(!track(UMEM_TRACK_COLLECT, &t, 0, large, bits), "COLLECT: %s",
-		      strerror(errno));
-		CHECK_EQ(t.out_pages, pages);
-		guest[i * PAGE] = 'w';
-	}
-}
-
 static void nothing_is_lost_if_it_cannot_be_told(void)
 {
 	struct umem_track t;
@@ -433,7 +395,6 @@ static const struct test tests[] = {
 	TEST(what_was_put_there_before_is_told_when_it_is_shown),
 	TEST(a_discard_is_told_though_nobody_maps_it),
 	TEST(a_write_through_a_pin_is_told_when_it_ends),
-	TEST(pages_of_a_large_folio_are_always_told),
 	TEST(nothing_is_lost_if_it_cannot_be_told),
 	TEST(start_and_stop),
 	TEST(faults_are_as_many_after_stop_as_before_start),
