@@ -1769,7 +1769,8 @@ static void test_info_migrate_of_a_source(void **state)
 	status(w, "completed");
 	w->now = 1763695800123456 + 4000;
 	umemd(w, "{\"event\":\"ready\"}");
-	umemd(w, "{\"event\":\"progress\",\"state\":\"running\",\"pages_total\":100,"
+	/* What umem-qemu knows itself is not umemd's to tell. */
+	umemd(w, "{\"event\":\"progress\",\"state\":\"running\",\"role\":\"x\",\"pages_total\":100,"
 	      "\"pages_sent\":40,\"pages_remaining\":60,\"urgent_bytes\":1,"
 	      "\"bulk_bytes\":2,\"control_bytes\":3,\"requests\":4,\"zero_pages\":5,"
 	      "\"compressed_pages\":8,\"compression_saved_bytes\":9,"
