@@ -224,14 +224,17 @@ unsigned int report_percent(json_t *info)
 static char *precopy_progress(json_t *info)
 {
 	char *status = string(info, "status");
-	char *line = text_format("migrate: %s, round %llu, %llu of %llu pages dirty, downtime of %llu ms expected, %.1f MB/s",
-				 status, (ull)number(info, "round"),
-				 (ull)number(info, "pages_dirty"), (ull)number(info, "pages_total"),
-				 (ull)number(info, "expected_downtime_ms"),
-				 (double)number(info, "throughput_bytes_per_s") / 1e6);
+	struct text line = { 0 };
 
+	text_add(&line, "migrate: %s, round %llu, %llu of %llu pages dirty, ", status,
+		 (ull)number(info, "round"), (ull)number(info, "pages_dirty"),
+		 (ull)number(info, "pages_total"));
+	if (json_object_get(info, "expected_downtime_ms"))
+		text_add(&line, "downtime of %llu ms expected, ",
+			 (ull)number(info, "expected_downtime_ms"));
+	text_add(&line, "%.1f MB/s", (double)number(info, "throughput_bytes_per_s") / 1e6);
 	free(status);
-	return line;
+	return text_take(&line);
 }
 
 char *report_progress(json_t *info)

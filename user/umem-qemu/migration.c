@@ -974,9 +974,10 @@ static void destination_umemd_state(struct migration *m, const char *state)
 	/* A source that left before it sent anything may be followed by another:
 	 * QEMU has the stream already then and waits at its beginning.
 	 */
+	if (!strcmp(state, "advise"))
+		m->started_us = m->ops->now_us(m->context);
 	if (!strcmp(state, "advise") && m->phase == PHASE_WAIT) {
 		m->phase = PHASE_ADVISE;
-		m->started_us = m->ops->now_us(m->context);
 		set_state(m, "advise");
 		give_stream(m);
 	} else if (!strcmp(state, "listen") && !m->moved) {

@@ -96,6 +96,10 @@ static void test_precopy_counts_what_would_not_have_to_follow(void **state)
 	(void)state;
 	assert_string_equal(line, "migrate: precopy, round 3, 20 of 80 pages dirty, downtime of 4 ms expected, 1.5 MB/s");
 	free(line);
+	json_object_del(info, "expected_downtime_ms");
+	line = report_progress(info);
+	assert_string_equal(line, "migrate: precopy, round 3, 20 of 80 pages dirty, 1.5 MB/s");
+	free(line);
 	assert_int_equal(report_percent(info), 75);
 	json_object_set_new(info, "pages_dirty", json_integer(81));
 	assert_int_equal(report_percent(info), 0);

@@ -1625,8 +1625,10 @@ static void test_a_source_after_one_that_left_at_once_finds_qemu_waiting(void **
 	umemd(w, "{\"event\":\"refused\",\"message\":\"it left\"}");
 	assert_did(w, "log REFUSED message=it left");
 	forget(w);
+	w->now = 5000000000;
 	umemd_state(w, "advise");
 	assert_null(w->did.data);
+	assert_int_equal(w->migration.started_us, 5000001000);
 	loaded(w);
 	assert_did(w, "tell {\"cmd\":\"ready\"}");
 }
