@@ -119,6 +119,8 @@ static struct umem_region *umem_region_alloc(u64 nr_pages, const char *name)
 	init_rwsem(&region->fill_lock);
 	mutex_init(&region->pager_lock);
 	mutex_init(&region->track_lock);
+	mutex_init(&region->view_lock);
+	INIT_LIST_HEAD(&region->views);
 	region->uid = current_euid();
 	region->memcg = get_mem_cgroup_from_mm(current->mm);
 	strscpy(region->name, name, sizeof(region->name));

@@ -3,23 +3,24 @@
  * Dirty tracking: which pages of a region may have been written to since the
  * pager last collected them.
  *
- * A page is collected under its folio's lock: folio_mkclean() takes the right to
- * write out of every mapping, KVM's follow through the MMU notifier, and says
- * whether one had that right. The next write faults in the memory manager, which
- * grants it again without asking us. So a page counts as dirty if
+ * While dirty pages are tracked, guest views have page_mkwrite, and the memory
+ * manager maps pages read-only until it has asked there for the right to write. So
  *
- * - a mapping may write to it: it was written to, or faulted in for reading, which
- *   in a shared mapping grants the right to write as well;
- * - it was faulted in, or its mappings were copied by a fork, or its state or
- *   contents were changed through the pager or a punched hole: bits in @dirty;
- * - it is mapped more or less often than when it was last collected: a mapping
- *   that went took its dirty bit along, to the folio, whose own dirty bit tells
- *   nothing (shmem's are always dirty, or reclaim would drop them);
- * - somebody holds a reference: who pinned it before (O_DIRECT, a device) writes
- *   without a mapping, and for as long as the reference lasts. The page then
- *   counts as dirty once more when the reference is gone.
+ * - page_mkwrite sets the page's bit in @dirty, under the folio's lock, which the
+ *   memory manager then holds until a mapping has the right to write;
+ * - a collection visits the pages whose bits are set. It clears the bit, and under
+ *   the folio's lock folio_mkclean() takes the right to write out of every mapping,
+ *   KVM's follow through the MMU notifier. So without a bit no mapping may write,
+ *   nor may one that a fork copies or that is moved, and one that goes has been told;
+ * - changes through the pager or a punched hole set bits, too;
+ * - a page that somebody holds a reference to keeps its bit: who pinned it while a
+ *   mapping had the right to write (O_DIRECT, a device) writes without a mapping,
+ *   for as long as the reference lasts. The page is told once more when the
+ *   reference is gone;
+ * - and so does a page of a large folio, always, for the sake of simplicity.
  *
- * Fault-around would map pages unseen, and is off while dirty pages are tracked.
+ * From 6.5 on the memory manager refuses to pin pages for long through a mapping that
+ * has page_mkwrite. So it is there only while needed: umem_guest_track().
  */
 #include <linux/mm.h>
 #include <linux/pagemap.h>
@@ -31,44 +32,6 @@
 
 #include "umem.h"
 
-/* In umem_tracker::mapped: dirty when collected next, whatever is found */
-#define UMEM_MAPPED_UNKNOWN	U8_MAX
-
-/**
- * struct umem_tracker - what a region knows of its dirty pages
- * @dirty: a bit for each page seen to become dirty
- * @mapped: how often each page was mapped when it was last collected
- */
-struct umem_tracker {
-	unsigned long *dirty;
-	u8 *mapped;
-};
-
-static void umem_track_free(struct umem_tracker *tracker)
-{
-	if (!tracker)
-		return;
-	kvfree(tracker->dirty);
-	kvfree(tracker->mapped);
-	kfree(tracker);
-}
-
-static struct umem_tracker *umem_track_alloc(pgoff_t nr_pages)
-{
-	struct umem_tracker *tracker = kzalloc(sizeof(*tracker), GFP_KERNEL_ACCOUNT);
-
-	if (!tracker)
-		return NULL;
-	tracker->dirty = kvcalloc(BITS_TO_LONGS(nr_pages), sizeof(long), GFP_KERNEL_ACCOUNT);
-	tracker->mapped = kvmalloc(nr_pages, GFP_KERNEL_ACCOUNT);
-	if (!tracker->dirty || !tracker->mapped) {
-		umem_track_free(tracker);
-		return NULL;
-	}
-	memset(tracker->mapped, UMEM_MAPPED_UNKNOWN, nr_pages);
-	return tracker;
-}
-
 /**
  * umem_track_mark - pages may have become dirty
  * @region: the region
@@ -78,20 +41,25 @@ static struct umem_tracker *umem_track_alloc(pgoff_t nr_pages)
  */
 void umem_track_mark(struct umem_region *region, struct umem_span span)
 {
-	struct umem_tracker *tracker;
+	unsigned long *dirty;
 	pgoff_t index, end = min(span.end, region->nr_pages);
 
 	rcu_read_lock();
-	tracker = rcu_dereference(region->tracker);
-	for (index = span.start; tracker && index < end;) {
+	dirty = rcu_dereference(region->dirty);
+	if (!dirty)
+		goto unlock;
+	/* Who clears the bit sees the page: test_and_clear_bit() of umem_track_collect_page(). */
+	smp_mb();
+	for (index = span.start; index < end;) {
 		if (!(index % BITS_PER_LONG) && end - index >= BITS_PER_LONG) {
-			/* Against umem_track_collect_page(), any order will do. */
-			WRITE_ONCE(tracker->dirty[BIT_WORD(index)], ~0UL);
+			/* Against bits that are cleared meanwhile, any order will do. */
+			WRITE_ONCE(dirty[BIT_WORD(index)], ~0UL);
 			index += BITS_PER_LONG;
 		} else {
-			set_bit(index++, tracker->dirty);
+			set_bit(index++, dirty);
 		}
 	}
+unlock:
 	rcu_read_unlock();
 }
 
@@ -103,24 +71,24 @@ void umem_track_mark(struct umem_region *region, struct umem_span span)
  */
 int umem_track_start(struct umem_region *region)
 {
-	struct umem_tracker *tracker;
+	size_t bytes = BITS_TO_LONGS(region->nr_pages) * sizeof(long);
+	unsigned long *dirty;
 	int err = 0;
 
 	mutex_lock(&region->track_lock);
-	if (rcu_access_pointer(region->tracker)) {
+	if (rcu_access_pointer(region->dirty)) {
 		err = -EALREADY;
 		goto unlock;
 	}
-	tracker = umem_track_alloc(region->nr_pages);
-	if (!tracker) {
+	dirty = kvmalloc(bytes, GFP_KERNEL_ACCOUNT);
+	if (!dirty) {
 		err = -ENOMEM;
 		goto unlock;
 	}
-	rcu_assign_pointer(region->tracker, tracker);
-	/*
-	 * Fault-around that did not see it is over. A fault that did not see it
-	 * has its folio locked until the page is mapped, and so is collected.
-	 */
+	/* What mappings may write to until then, the first collection cleans. */
+	memset(dirty, 0xff, bytes);
+	umem_guest_track(region, dirty);
+	/* Marks that did not see it are over: the first collection sees what they are of. */
 	synchronize_rcu();
 unlock:
 	mutex_unlock(&region->track_lock);
@@ -135,79 +103,66 @@ unlock:
  */
 int umem_track_stop(struct umem_region *region)
 {
-	struct umem_tracker *tracker;
+	unsigned long *dirty;
 
 	mutex_lock(&region->track_lock);
-	tracker = rcu_replace_pointer(region->tracker, NULL, lockdep_is_held(&region->track_lock));
+	dirty = rcu_dereference_protected(region->dirty, lockdep_is_held(&region->track_lock));
+	if (dirty)
+		umem_guest_track(region, NULL);
 	mutex_unlock(&region->track_lock);
-	if (!tracker)
+	if (!dirty)
 		return -ENODATA;
 	synchronize_rcu();
-	umem_track_free(tracker);
+	kvfree(dirty);
 	return 0;
 }
 
-/* The folio is locked: nobody faults it in. */
-static bool umem_track_collect_folio(struct umem_region *region, struct umem_tracker *tracker,
-				     pgoff_t index, struct folio *folio)
+/* The folio is locked and no mapping may write to it: may somebody else? */
+static bool umem_track_is_pinned(struct folio *folio)
 {
-	struct umem_span span = { folio->index, folio->index + folio_nr_pages(folio) };
-	bool dirty = folio_mkclean(folio);
-	int mapped, refs;
+	int mapped = atomic_read(&folio->_mapcount) + 1;
 
-	/* Its pages are cleaned together and told one by one. */
-	if (folio_test_large(folio)) {
-		if (dirty)
-			umem_track_mark(region, span);
-		clear_bit(index, tracker->dirty);
-		tracker->mapped[index] = UMEM_MAPPED_UNKNOWN;
-		return true;
-	}
-
-	dirty |= test_and_clear_bit(index, tracker->dirty);
-	mapped = atomic_read(&folio->_mapcount) + 1;
-	/* A mapping that goes between the two is missed by none but the next. */
+	/* A mapping that goes between the two makes it look pinned, no harm. */
 	smp_rmb();
-	refs = folio_ref_count(folio) - mapped - 2;	/* the page cache and us */
-	dirty |= refs || mapped != tracker->mapped[index];
-	tracker->mapped[index] = refs ? UMEM_MAPPED_UNKNOWN :
-			       min(mapped, (int)UMEM_MAPPED_UNKNOWN);
-	return dirty || tracker->mapped[index] == UMEM_MAPPED_UNKNOWN;
+	return folio_ref_count(folio) != mapped + 2;	/* the page cache and us */
 }
 
-static bool umem_track_collect_page(struct umem_region *region, struct umem_tracker *tracker,
+static void umem_track_collect_page(struct umem_region *region, unsigned long *dirty,
 				    pgoff_t index)
 {
-	struct folio *folio = filemap_lock_folio(region->file->f_mapping, index);
-	bool dirty;
+	struct folio *folio;
 
-	if (IS_ERR_OR_NULL(folio)) {
-		/* Nobody maps it. Who faults it in from now on marks it. */
-		dirty = test_and_clear_bit(index, tracker->dirty) || tracker->mapped[index];
-		tracker->mapped[index] = 0;
-		return dirty;
-	}
-	dirty = umem_track_collect_folio(region, tracker, index, folio);
+	/*
+	 * A full barrier, against umem_track_mark(): either that sets the bit after this, or
+	 * this finds its folio, and waits until the mapping is there to be cleaned. A page
+	 * without a folio is mapped nowhere.
+	 */
+	test_and_clear_bit(index, dirty);
+	folio = filemap_lock_folio(region->file->f_mapping, index);
+	if (IS_ERR_OR_NULL(folio))
+		return;
+	folio_mkclean(folio);
+	if (folio_test_large(folio) || umem_track_is_pinned(folio))
+		set_bit(index, dirty);
 	folio_unlock(folio);
 	folio_put(folio);
-	return dirty;
 }
 
 /* Returns how many pages of @chunk are dirty, and sets their bits. */
-static pgoff_t umem_track_collect_chunk(struct umem_region *region, struct umem_tracker *tracker,
+static pgoff_t umem_track_collect_chunk(struct umem_region *region, unsigned long *dirty,
 					struct umem_span chunk, unsigned long *bits)
 {
-	pgoff_t index, dirty = 0;
+	pgoff_t index = chunk.start, told = 0;
 
 	bitmap_zero(bits, chunk.end - chunk.start);
-	for (index = chunk.start; index < chunk.end; index++) {
-		if (umem_track_collect_page(region, tracker, index)) {
-			__set_bit(index - chunk.start, bits);
-			dirty++;
-		}
+	for_each_set_bit_from(index, dirty, chunk.end) {
+		umem_track_collect_page(region, dirty, index);
+		__set_bit(index - chunk.start, bits);
+		told++;
 		cond_resched();
 	}
-	return dirty;
+	cond_resched();
+	return told;
 }
 
 /* The caller was not told: they are as dirty as before. */
@@ -237,27 +192,27 @@ int umem_track_collect(struct umem_region *region, struct umem_span span, u8 __u
 {
 	const pgoff_t nr_chunk = 8 * BITS_PER_LONG;
 	unsigned long bits[8];
-	struct umem_tracker *tracker;
+	unsigned long *dirty;
 	struct umem_span chunk;
 	size_t bytes;
 	int err = 0;
 
 	if (mutex_lock_killable(&region->track_lock))
 		return -EINTR;
-	tracker = rcu_dereference_protected(region->tracker, lockdep_is_held(&region->track_lock));
-	if (!tracker)
+	dirty = rcu_dereference_protected(region->dirty, lockdep_is_held(&region->track_lock));
+	if (!dirty)
 		err = -ENODATA;
 	for (chunk.start = span.start; !err && chunk.start < span.end; chunk.start = chunk.end) {
-		pgoff_t dirty;
+		pgoff_t told;
 
 		chunk.end = min(chunk.start + nr_chunk, span.end);
-		dirty = umem_track_collect_chunk(region, tracker, chunk, bits);
+		told = umem_track_collect_chunk(region, dirty, chunk, bits);
 		bytes = BITS_TO_LONGS(chunk.end - chunk.start) * sizeof(long);
 		if (copy_to_user(to, bits, bytes)) {
 			umem_track_restore(region, chunk, bits);
 			err = -EFAULT;
 		} else {
-			*pages += dirty;
+			*pages += told;
 			to += bytes;
 		}
 		if (fatal_signal_pending(current))

@@ -17,7 +17,6 @@
 struct iov_iter;
 struct mem_cgroup;
 struct umem_pager;
-struct umem_tracker;
 
 #define UMEM_HASH_BITS	6
 
@@ -64,15 +63,21 @@ struct umem_bucket {
  * @pager: the pager that is attached, or NULL
  * @sigbus: touching a missing page without a pager raises SIGBUS
  * @track_lock: serialises dirty tracking
- * @tracker: while dirty pages are tracked, by RCU
+ * @dirty: a bit for each page seen to become dirty, by RCU; NULL while dirty pages
+ *	are not tracked
+ * @view_lock: protects @views and changes of @dirty
+ * @views: guest views, of struct umem_view
  * @memcg: pays for the pages
  * @uid: the creator
  * @id: for UMEM_OPEN
  * @counters: by enum umem_counter
  * @name: for people
  *
- * Lock order: mmap_lock, @pager_lock, @track_lock, @fill_lock, inode lock, folio lock,
- * i_mmap_rwsem, bucket lock, @queue_lock.
+ * Lock order: @pager_lock, @track_lock, mmap_lock, @view_lock, VMA lock, @fill_lock,
+ * inode lock, folio lock, i_mmap_rwsem, bucket lock, @queue_lock. Nothing that runs
+ * under mmap_lock (fault, mmap, open, close) takes one of the first two; the release of
+ * a pager fd does, but the last fput() of a mapping puts that off to where no lock is
+ * held.
  *
  * A page turns missing in this order: bit set, RCU grace period (fault-around
  * runs under RCU), contents dropped, which takes each folio's lock (faults
@@ -103,7 +108,9 @@ struct umem_region {
 	bool sigbus;
 
 	struct mutex track_lock;
-	struct umem_tracker __rcu *tracker;
+	unsigned long __rcu *dirty;
+	struct mutex view_lock;
+	struct list_head views;
 
 	struct mem_cgroup *memcg;
 	kuid_t uid;
@@ -175,6 +182,7 @@ bool umem_page_set_present(struct umem_region *region, pgoff_t index);
 
 /* view.c */
 int umem_guest_mmap(struct umem_region *region, struct vm_area_struct *vma);
+void umem_guest_track(struct umem_region *region, unsigned long *dirty);
 int umem_fill_mmap(struct file *pager_file, struct vm_area_struct *vma);
 
 /* track.c */

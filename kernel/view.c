@@ -6,20 +6,35 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/huge_mm.h>
+#include <linux/list.h>
 #include <linux/mm.h>
+#include <linux/mmap_lock.h>
 #include <linux/mutex.h>
 #include <linux/pagemap.h>
 #include <linux/rcupdate.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/userfaultfd_k.h>
 
 #include "umem.h"
 
 /* Largest folio of shmem; a fault may map all of a folio. */
 #define UMEM_BLOCK_PAGES	(1UL << (PMD_SHIFT - PAGE_SHIFT))
 
-/* shmem's own operations for a mapping, learnt from the first one */
+/* A mapping that is a guest view; its vm_private_data points here. */
+struct umem_view {
+	struct list_head link;
+	struct vm_area_struct *vma;
+};
+
+/*
+ * shmem's own operations for a mapping, learnt from the first one, and ours while
+ * dirty pages are not tracked and while they are
+ */
 static DEFINE_MUTEX(umem_guest_vm_ops_lock);
-static struct vm_operations_struct umem_guest_vm_ops;
 static const struct vm_operations_struct *umem_shmem_vm_ops;
+static struct vm_operations_struct umem_plain_vm_ops;
+static struct vm_operations_struct umem_tracking_vm_ops;
 
 /* Is every page of the blocks that the range touches present? */
 static bool umem_blocks_present(const struct umem_region *region, pgoff_t first, pgoff_t last)
@@ -65,7 +80,6 @@ static vm_fault_t umem_guest_fault(struct vm_fault *vmf)
 	 * set it waits for the lock and undoes the mapping.
 	 */
 	folio = page_folio(vmf->page);
-	umem_track_mark_page(region, vmf->pgoff);
 	if (umem_page_missing(region, vmf->pgoff)) {
 		ret = VM_FAULT_NOPAGE;
 	} else if (folio_test_large(folio) &&
@@ -85,39 +99,166 @@ static vm_fault_t umem_guest_map_pages(struct vm_fault *vmf, pgoff_t start, pgof
 	struct umem_region *region = vmf->vma->vm_file->private_data;
 	vm_fault_t ret = 0;
 
-	/*
-	 * Pairs with synchronize_rcu() in umem_region_mark_missing() and in
-	 * umem_track_start().
-	 */
+	/* Pairs with synchronize_rcu() in umem_region_mark_missing(). */
 	rcu_read_lock();
-	if (end < region->nr_pages && !rcu_access_pointer(region->tracker) &&
-	    umem_blocks_present(region, start, end))
+	if (end < region->nr_pages && umem_blocks_present(region, start, end))
 		ret = umem_shmem_vm_ops->map_pages(vmf, start, end);
 	rcu_read_unlock();
 	return ret;
 }
 
-/* A fork may have copied what maps its pages, or a mapping was split. */
-static void umem_guest_open(struct vm_area_struct *vma)
+/*
+ * A mapping is about to get the right to write to the page; see track.c. If the page is
+ * being marked missing, that waits for the lock, and undoes the mapping.
+ */
+static vm_fault_t umem_guest_page_mkwrite(struct vm_fault *vmf)
 {
-	struct umem_span span = { vma->vm_pgoff, vma->vm_pgoff + vma_pages(vma) };
+	struct umem_region *region = vmf->vma->vm_file->private_data;
+	struct folio *folio = page_folio(vmf->page);
 
-	umem_track_mark(vma->vm_file->private_data, span);
+	folio_lock(folio);
+	if (folio->mapping != region->file->f_mapping) {
+		folio_unlock(folio);
+		return VM_FAULT_NOPAGE;
+	}
+	/* A fault may grant it for all of a large folio. */
+	umem_track_mark(region, (struct umem_span){ folio->index,
+						    folio->index + folio_nr_pages(folio) });
+	return VM_FAULT_LOCKED;
 }
 
-static const struct vm_operations_struct *
-umem_guest_vm_ops_from(const struct vm_operations_struct *shmem)
+/* Besides us, who wants to see the first write to a page: as vma_wants_writenotify(). */
+static bool umem_view_wants_writenotify(struct vm_area_struct *vma)
+{
+	return userfaultfd_wp(vma) ||
+	       (IS_ENABLED(CONFIG_MEM_SOFT_DIRTY) && !(vma->vm_flags & VM_SOFTDIRTY));
+}
+
+static bool umem_view_is_tracked(struct umem_view *view)
+{
+	return view->vma->vm_ops == &umem_tracking_vm_ops;
+}
+
+/*
+ * A mapping with page_mkwrite must have pages mapped read-only at first. The memory
+ * manager does that for one that had it from its start, and at each mprotect(); here is
+ * vma_set_page_prot(), which is not exported. Without it faults for reading, fault-around
+ * and (from 6.3 on) the migration of a page would grant the right to write unasked.
+ *
+ * Nobody faults in the mapping: it is new, or its locks are held for writing.
+ */
+static void umem_view_set_tracked(struct umem_view *view, bool tracked)
+{
+	struct vm_area_struct *vma = view->vma;
+	bool notify = tracked || umem_view_wants_writenotify(vma);
+
+	vma->vm_ops = tracked ? &umem_tracking_vm_ops : &umem_plain_vm_ops;
+	/* Migration reads it without these locks, but has the folio's until a page is mapped. */
+	WRITE_ONCE(vma->vm_page_prot,
+		   vm_get_page_prot(vma->vm_flags & ~(notify ? VM_SHARED : VM_NONE)));
+}
+
+/* A mapping was made, copied by a fork, moved or split. */
+static void umem_guest_open(struct vm_area_struct *vma)
+{
+	struct umem_region *region = vma->vm_file->private_data;
+	struct umem_view *view = kmalloc(sizeof(*view), GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+
+	view->vma = vma;
+	/* What a copy has is the original's, until here. */
+	vma->vm_private_data = view;
+	mutex_lock(&region->view_lock);
+	list_add(&view->link, &region->views);
+	umem_view_set_tracked(view, rcu_access_pointer(region->dirty));
+	mutex_unlock(&region->view_lock);
+}
+
+static void umem_guest_close(struct vm_area_struct *vma)
+{
+	struct umem_region *region = vma->vm_file->private_data;
+	struct umem_view *view = vma->vm_private_data;
+
+	mutex_lock(&region->view_lock);
+	list_del(&view->link);
+	mutex_unlock(&region->view_lock);
+	kfree(view);
+}
+
+static void umem_guest_learn_vm_ops(const struct vm_operations_struct *shmem)
 {
 	mutex_lock(&umem_guest_vm_ops_lock);
 	if (!umem_shmem_vm_ops) {
-		umem_guest_vm_ops = *shmem;
-		umem_guest_vm_ops.open = umem_guest_open;
-		umem_guest_vm_ops.fault = umem_guest_fault;
-		umem_guest_vm_ops.map_pages = umem_guest_map_pages;
+		umem_plain_vm_ops = *shmem;
+		umem_plain_vm_ops.open = umem_guest_open;
+		umem_plain_vm_ops.close = umem_guest_close;
+		umem_plain_vm_ops.fault = umem_guest_fault;
+		umem_plain_vm_ops.map_pages = umem_guest_map_pages;
+		umem_tracking_vm_ops = umem_plain_vm_ops;
+		umem_tracking_vm_ops.page_mkwrite = umem_guest_page_mkwrite;
 		umem_shmem_vm_ops = shmem;
 	}
 	mutex_unlock(&umem_guest_vm_ops_lock);
-	return &umem_guest_vm_ops;
+}
+
+/*
+ * An address space, with a reference, some of whose views are not yet as they should
+ * be. One without users faults in nothing any more and may be left as it is; it exists
+ * at least until its views were closed.
+ */
+static struct mm_struct *umem_guest_next_mm(struct umem_region *region, bool tracked)
+{
+	struct mm_struct *mm = NULL;
+	struct umem_view *view;
+
+	mutex_lock(&region->view_lock);
+	list_for_each_entry(view, &region->views, link) {
+		if (umem_view_is_tracked(view) != tracked && mmget_not_zero(view->vma->vm_mm)) {
+			mm = view->vma->vm_mm;
+			break;
+		}
+	}
+	mutex_unlock(&region->view_lock);
+	return mm;
+}
+
+/* mmap_lock keeps faults out of the mappings, and the mappings in @views. */
+static void umem_guest_track_mm(struct umem_region *region, struct mm_struct *mm, bool tracked)
+{
+	struct umem_view *view;
+
+	mmap_write_lock(mm);
+	mutex_lock(&region->view_lock);
+	list_for_each_entry(view, &region->views, link) {
+		if (view->vma->vm_mm != mm)
+			continue;
+		vma_start_write(view->vma);
+		umem_view_set_tracked(view, tracked);
+	}
+	mutex_unlock(&region->view_lock);
+	mmap_write_unlock(mm);
+}
+
+/**
+ * umem_guest_track - dirty tracking begins or ends
+ * @region: the region, with track_lock held
+ * @dirty: the bitmap, or NULL
+ *
+ * A view made from the change of @region->dirty on is as it should be from its start;
+ * the others are once this returns.
+ */
+void umem_guest_track(struct umem_region *region, unsigned long *dirty)
+{
+	struct mm_struct *mm;
+
+	lockdep_assert_held(&region->track_lock);
+	mutex_lock(&region->view_lock);
+	rcu_assign_pointer(region->dirty, dirty);
+	mutex_unlock(&region->view_lock);
+	while ((mm = umem_guest_next_mm(region, dirty))) {
+		umem_guest_track_mm(region, mm, dirty);
+		/* The last reference may wait for I/O, and that for our pager. */
+		mmput_async(mm);
+	}
 }
 
 /**
@@ -136,13 +277,14 @@ int umem_guest_mmap(struct umem_region *region, struct vm_area_struct *vma)
 	err = vfs_mmap(region->file, vma);
 	if (err)
 		return err;
-	vma->vm_ops = umem_guest_vm_ops_from(vma->vm_ops);
+	umem_guest_learn_vm_ops(vma->vm_ops);
 	/*
 	 * MIXEDMAP allows a single page of a large folio to be mapped, and
 	 * DONTEXPAND keeps the kernel from collapsing pages, which would fill
 	 * missing ones with zeroes. Guest memory does not belong in a core dump.
 	 */
 	vm_flags_set(vma, VM_MIXEDMAP | VM_DONTEXPAND | VM_DONTDUMP);
+	umem_guest_open(vma);
 	return 0;
 }
 

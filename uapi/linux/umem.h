@@ -341,11 +341,12 @@ enum umem_track_op {
  * A page is dirty if it may have been written to since it was last collected, by
  * whatever means: through a mapping, by KVM, by the kernel, by a device. A write
  * after COLLECT is told by the next COLLECT, and who reads a page after the
- * COLLECT that told it sees every write before. A page may be told that was not
- * written to: one that was only read for the first time, or one that something
- * holds a reference to, which includes the first moments after it was allocated.
- * Pages pinned by a device are told every time, for as long as they are pinned,
- * and so would be pages of a folio larger than a page.
+ * COLLECT that told it sees every write before. A page that was told is told again
+ * while something holds a reference to it, which includes the first moments after it
+ * was allocated, and once more then. So pages that a device has pinned to write to
+ * are told every time, for as long as they are pinned, and so would be pages of a
+ * folio larger than a page. From Linux 6.5 on pages cannot be pinned for long anew
+ * (VFIO, AF_XDP, io_uring: EFAULT) while they are tracked; pins made before stay.
  * When COLLECT fails what was not told stays dirty, and what was told before is in
  * @bits, to be found there if they were 0 before.
  */

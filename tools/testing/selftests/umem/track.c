@@ -106,7 +106,7 @@ static void a_write_through_a_mapping_that_came_and_went_is_told(void)
 	CHECK_EQ(collect(), 1ULL << 2);
 }
 
-/* A fault that maps the pages around its own would let them be written to unseen. */
+/* Mapped for reading when it was clean, by a fault or around one: not to be written unseen. */
 static void a_write_after_a_fault_nearby_is_told(void)
 {
 	char *other;
@@ -116,7 +116,36 @@ static void a_write_after_a_fault_nearby_is_told(void)
 	CHECK_EQ(*(volatile char *)(other + 3 * PAGE), 'a');
 	other[2 * PAGE] = 'w';
 	munmap(other, NR * PAGE);
+	CHECK_EQ(collect(), 1ULL << 2);
+}
+
+/* The mapping is older than START. */
+static void a_write_after_a_new_fault_for_reading_is_told(void)
+{
+	setup_clean();
+	CHECK(!madvise(guest, NR * PAGE, MADV_DONTNEED), "madvise");
+	for (int i = 0; i < NR; i++)
+		CHECK_EQ(*(volatile char *)(guest + i * PAGE), 'a');
+	CHECK_EQ(collect(), 0);
+	guest[2 * PAGE] = 'w';
+	CHECK_EQ(collect(), 1ULL << 2);
+}
+
+static void a_write_after_the_mapping_changed_is_told(void)
+{
+	char *moved;
+
+	setup_clean();
+	/* Split in three; the middle may not be written to for a while. */
+	CHECK(!mprotect(guest + 2 * PAGE, PAGE, PROT_READ), "mprotect");
+	CHECK(!mprotect(guest + 2 * PAGE, PAGE, PROT_READ | PROT_WRITE), "mprotect");
+	guest[2 * PAGE] = guest[3 * PAGE] = 'w';
 	CHECK_EQ(collect(), 1ULL << 2 | 1ULL << 3);
+	moved = mremap(guest + 3 * PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		       map(region_fd, PAGE));
+	CHECK(moved != MAP_FAILED, "mremap: %s", strerror(errno));
+	moved[0] = 'v';
+	CHECK_EQ(collect(), 1ULL << 3);
 }
 
 /* The fork's mapping comes as the writer's goes: as many as before. */
@@ -307,9 +336,47 @@ static void faults_are_as_many_after_stop_as_before_start(void)
 	CHECK(before < NR / 4, "%ld faults", before);
 	track_start();
 	collect();
-	CHECK_EQ(faults_of_reading(), NR);
+	CHECK_EQ(faults_of_reading(), before);
 	CHECK(!track(UMEM_TRACK_STOP, &t, 0, 0, NULL), "STOP");
 	CHECK_EQ(faults_of_reading(), before);
+}
+
+/* Faults of writing, through the mapping that was there all the time, to what it has read. */
+static long faults_of_writing(void)
+{
+	struct rusage before, after;
+
+	CHECK(!madvise(guest, NR * PAGE, MADV_DONTNEED), "madvise");
+	for (int i = 0; i < NR; i++)
+		(void)*(volatile char *)(guest + i * PAGE);
+	CHECK(!getrusage(RUSAGE_SELF, &before), "getrusage");
+	for (int i = 0; i < NR; i++)
+		guest[i * PAGE] = 'w';
+	CHECK(!getrusage(RUSAGE_SELF, &after), "getrusage");
+	return after.ru_minflt - before.ru_minflt;
+}
+
+static void writing_is_as_cheap_after_stop_as_before_start(void)
+{
+	struct umem_track t;
+	char *other;
+
+	setup();
+	memset(guest, 'a', NR * PAGE);
+	CHECK_EQ(faults_of_writing(), 0);
+	track_start();
+	collect();
+	CHECK_EQ(faults_of_writing(), NR);
+	CHECK(!track(UMEM_TRACK_STOP, &t, 0, 0, NULL), "STOP");
+	CHECK_EQ(faults_of_writing(), 0);
+
+	track_start();
+	other = guest;
+	guest = map(region_fd, NR * PAGE);
+	munmap(other, NR * PAGE);
+	CHECK_EQ(faults_of_writing(), NR);
+	close(pager_fd);
+	CHECK_EQ(faults_of_writing(), 0);
 }
 
 static void the_pagers_end_stops_it(void)
@@ -377,6 +444,66 @@ static void writers_race_collection(void)
 	race(writers, sizeof(writers) / sizeof(*writers));
 }
 
+/* Mapped, split, moved, copied by a fork; ended by munmap and by the end of a process. */
+static void come_and_go(unsigned int *seed)
+{
+	char *view = map(region_fd, NR * PAGE), *place = map(region_fd, PAGE);
+	pid_t pid;
+
+	view[rand_r(seed) % (NR - 1) * PAGE]++;
+	pid = fork();
+	CHECK(pid >= 0, "fork: %s", strerror(errno));
+	if (!pid) {
+		view[rand_r(seed) % (NR - 1) * PAGE]++;
+		map(region_fd, NR * PAGE)[rand_r(seed) % (NR - 1) * PAGE]++;
+		_exit(0);
+	}
+	CHECK(!mprotect(view + 3 * PAGE, PAGE, PROT_READ), "mprotect");
+	CHECK(mremap(view + 7 * PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, place) == place,
+	      "mremap: %s", strerror(errno));
+	view[9 * PAGE]++;
+	munmap(view + 5 * PAGE, 2 * PAGE);
+	munmap(view, NR * PAGE);
+	munmap(place, PAGE);
+	CHECK_EQ(waitpid(pid, NULL, 0), pid);
+}
+
+static void views_come_and_go_while_it_starts_and_stops(void)
+{
+	struct writer writers[3] = { 0 };
+	time_t end = time(NULL) + 10;
+	unsigned long rounds = 0;
+	struct umem_track t;
+	char *view;
+
+	setup();
+	for (int i = 0; i < 3; i++) {
+		writers[i].write = come_and_go;
+		CHECK(!pthread_create(&writers[i].thread, NULL, writer_main, &writers[i]),
+		      "pthread_create");
+	}
+	for (; time(NULL) < end; rounds++) {
+		view = map(region_fd, NR * PAGE);
+		(void)*(volatile char *)(view + (NR - 1) * PAGE);
+		track_start();
+		CHECK_EQ(collect(), -1);
+		guest[(NR - 1) * PAGE]++;
+		CHECK_EQ(collect() >> (NR - 1), 1);
+		view[(NR - 1) * PAGE]++;
+		CHECK_EQ(collect() >> (NR - 1), 1);
+		munmap(view, NR * PAGE);
+		CHECK(!track(UMEM_TRACK_STOP, &t, 0, 0, NULL), "STOP");
+	}
+	race_stop = true;
+	for (int i = 0; i < 3; i++) {
+		pthread_join(writers[i].thread, NULL);
+		CHECK(writers[i].writes > 10, "%lu times", writers[i].writes);
+	}
+	CHECK(rounds > 10, "%lu rounds", rounds);
+	printf("# %lu rounds, views of %lu processes\n", rounds,
+	       writers[0].writes + writers[1].writes + writers[2].writes);
+}
+
 static const struct test tests[] = {
 	TEST(every_page_is_dirty_at_first),
 	TEST(a_write_is_told_once),
@@ -388,6 +515,8 @@ static const struct test tests[] = {
 	TEST(a_write_before_madvise_dontneed_is_told),
 	TEST(a_write_through_a_mapping_that_came_and_went_is_told),
 	TEST(a_write_after_a_fault_nearby_is_told),
+	TEST(a_write_after_a_new_fault_for_reading_is_told),
+	TEST(a_write_after_the_mapping_changed_is_told),
 	TEST(a_write_before_a_fork_takes_over_is_told),
 	TEST(a_write_by_another_process_is_told),
 	TEST(a_write_of_the_kernel_is_told),
@@ -398,7 +527,9 @@ static const struct test tests[] = {
 	TEST(nothing_is_lost_if_it_cannot_be_told),
 	TEST(start_and_stop),
 	TEST(faults_are_as_many_after_stop_as_before_start),
+	TEST(writing_is_as_cheap_after_stop_as_before_start),
 	TEST(the_pagers_end_stops_it),
+	TEST(views_come_and_go_while_it_starts_and_stops),
 	TEST(writers_race_collection),
 };
 
