@@ -366,13 +366,6 @@ static void set_wants(struct side *side)
 	side->role->set_wants(side->owner);
 }
 
-static int timeout_ms(const struct side *side, uint64_t until_tick)
-{
-	uint64_t wait = side->role->wait_ns(side->owner);
-
-	return wait ? (int)(min(wait, until_tick) / NSEC_PER_MSEC) + 1 : 0;
-}
-
 void side_run(struct side *side)
 {
 	uint64_t next_tick = 0;
@@ -392,7 +385,8 @@ void side_run(struct side *side)
 		set_wants(side);
 		if (side->stream)
 			stream_turn(side->stream);
-		err = loop_turn(&side->loop, timeout_ms(side, next_tick - now));
+		err = loop_turn(&side->loop, min(side->role->wait_ns(side->owner),
+						 next_tick - now));
 		if (err)
 			side_fail(side, "epoll: %s", strerror(-err));
 	}

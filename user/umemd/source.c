@@ -31,6 +31,7 @@
 #include "umemd/side.h"
 #include "umemd/socket.h"
 #include "umemd/tracker.h"
+#include "umemd/window.h"
 
 #define RETRY_FIRST_NS		(100 * NSEC_PER_MSEC)
 #define RETRY_LAST_NS		(5 * NSEC_PER_SEC)
@@ -87,6 +88,8 @@ struct source {
 	struct scheduler scheduler;
 	struct pacer pacer;	/* of bulk once the guest has stopped */
 	struct pacer early_pacer;	/* and before */
+	struct window window;
+	uint64_t bulk_ns;		/* bulk waits for urgent until then */
 	struct precopy precopy;
 	struct tracker tracker;
 	bool tracking, closing;
@@ -329,10 +332,13 @@ static void send_urgent(struct source *source)
 		;
 }
 
-/* Nanoseconds until the limit lets bulk send again. */
+/* Nanoseconds until the limit, or urgent, lets bulk send again. */
 static uint64_t bulk_waits(const struct source *source)
 {
-	return pacer_wait(is_early(source) ? &source->early_pacer : &source->pacer, now_ns());
+	const struct pacer *pacer = is_early(source) ? &source->early_pacer : &source->pacer;
+	uint64_t now = now_ns();
+
+	return max(pacer_wait(pacer, now), source->bulk_ns - min(source->bulk_ns, now));
 }
 
 static bool may_send_bulk(const struct source *source)
@@ -348,12 +354,62 @@ static bool may_send_bulk(const struct source *source)
 	       !bulk_waits(source);
 }
 
+static bool bulk_is_due(struct source *source)
+{
+	struct pick pick;
+
+	return may_send_bulk(source) &&
+	       (next_pick(source, CHANNEL_BULK, &pick) ||
+		(source->stopped && scheduler_all_sent(&source->scheduler) && !source->all_sent));
+}
+
+/* What the bulk channels together get through. */
+static void look_at_path(struct source *source, uint64_t now)
+{
+	uint64_t rate = 0, rtt_ns = UINT64_MAX;
+	struct socket_path path;
+	struct channel *channel;
+
+	side_for_each(&source->side, CHANNEL_BULK, channel) {
+		if (socket_get_path(channel->watch.fd, &path))
+			continue;
+		rate += path.rate;
+		rtt_ns = min(rtt_ns, path.rtt_ns);
+	}
+	window_set(&source->window, rate, rtt_ns, now);
+}
+
+static uint64_t under_way(const struct source *source, enum channel_kind kind)
+{
+	struct channel *channel;
+	uint64_t bytes = 0;
+
+	side_for_each(&source->side, kind, channel)
+		bytes += socket_under_way(channel->watch.fd);
+	return bytes;
+}
+
+/* Does what is on its way keep bulk from sending now? */
+static bool bulk_is_held(struct source *source)
+{
+	uint64_t now = now_ns(), wait;
+
+	if (is_early(source))
+		return false;
+	if (now - source->window.looked_ns >= WINDOW_LOOK_NS)
+		look_at_path(source, now);
+	wait = window_wait(&source->window, under_way(source, CHANNEL_BULK),
+			   under_way(source, CHANNEL_URGENT), now);
+	source->bulk_ns = now + wait;
+	return wait;
+}
+
 /* One frame, if urgent is idle. */
 static void send_bulk(struct source *source)
 {
 	struct channel *channel;
 
-	if (!may_send_bulk(source))
+	if (!bulk_is_due(source) || bulk_is_held(source))
 		return;
 	channel = idle_channel(source, CHANNEL_BULK);
 	if (!send_pages(source, channel) && may_send_pages(source) &&
@@ -365,12 +421,7 @@ static void send_bulk(struct source *source)
 
 static bool has_more(void *owner, const struct channel *channel)
 {
-	struct source *source = owner;
-	struct pick pick;
-
-	return channel->kind == CHANNEL_BULK && may_send_bulk(source) &&
-	       (next_pick(source, CHANNEL_BULK, &pick) ||
-		(source->stopped && scheduler_all_sent(&source->scheduler) && !source->all_sent));
+	return channel->kind == CHANNEL_BULK && bulk_is_due(owner);
 }
 
 /* Pre-copy: see precopy.h. */
