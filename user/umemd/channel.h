@@ -20,6 +20,14 @@
 
 struct channel;
 
+/* How far a channel has come that is to end before the others do. */
+enum channel_end {
+	CHANNEL_STAYS,
+	CHANNEL_LEAVING,	/* nothing new goes on it */
+	CHANNEL_SAID_LEAVE,
+	CHANNEL_HEARD_LEAVE,	/* and said it: what comes next is its end */
+};
+
 /* Asked at each header, before memory is taken for what follows. */
 typedef int (*channel_admit)(struct channel *channel, const struct frame *frame, char *error);
 
@@ -42,6 +50,7 @@ struct channel {
 	enum channel_kind kind;
 	unsigned int index;
 	bool connecting;
+	enum channel_end end;
 	char peer[CHANNEL_PEER_MAX];
 	channel_admit admit;
 	uint64_t *bytes;

@@ -370,10 +370,11 @@ struct relay {
 	int listener, port, target;
 	pthread_t thread;
 	atomic_bool stop, cut, refuse;
+	atomic_int cut_one;	/* the connection made as the nth, from 1 on */
 	atomic_long forwarded;
 };
 
-#define RELAY_PAIRS 8
+#define RELAY_PAIRS 40
 
 static int connect_to(int port)
 {
@@ -435,15 +436,18 @@ static void *relay_main(void *argument)
 		for (int i = 0; i < RELAY_PAIRS * 2; i++) {
 			int *pair = pairs[i / 2];
 
-			if (pair[0] < 0 || (!relay->cut && !polls[1 + i].revents))
+			bool cut = relay->cut || relay->cut_one == i / 2 + 1;
+
+			if (pair[0] < 0 || (!cut && !polls[1 + i].revents))
 				continue;
-			if (relay->cut || !pass_on(relay, pair[i % 2], pair[!(i % 2)])) {
+			if (cut || !pass_on(relay, pair[i % 2], pair[!(i % 2)])) {
 				close(pair[0]);
 				close(pair[1]);
 				pair[0] = pair[1] = -1;
 			}
 		}
 		relay->cut = false;
+		relay->cut_one = 0;
 		if (polls[0].revents) {
 			int fd = accept4(relay->listener, NULL, NULL, SOCK_CLOEXEC);
 			int to = relay->refuse ? -1 : connect_to(relay->target);
@@ -1134,6 +1138,161 @@ static void test_bulk_bandwidth_changes(struct migration *m)
 	check_memory(m);
 }
 
+/* Bytes of bulk a second over five of them, while pages are asked for. */
+static void test_bulk_bandwidth_under_requests(struct migration *m)
+{
+	static const char *const extra[] = { "--max-bulk-bandwidth=2000000", NULL };
+	const json_int_t limit = 2000000;
+	struct toucher touchers[4];
+	json_int_t bulk, urgent, rate;
+	uint64_t start, ns;
+
+	begin(m, 1, 20 * MIB, extra, false);
+	if (!switch_over(m))
+		return;
+	next_event(&m->source, 300);
+	bulk = counter(&m->source, "bulk_bytes");
+	urgent = counter(&m->source, "urgent_bytes");
+	start = now_ns();
+	start_touching(touchers, 4, m, 300, false);
+	stop_touching(touchers, 4);
+	next_event(&m->source, 300);
+	ns = now_ns() - start;
+	rate = (counter(&m->source, "urgent_bytes") - urgent) * 1000 /
+	       (json_int_t)(ns / NSEC_PER_MSEC);
+	check(rate > limit, "%lld bytes a second on urgent", (long long)rate);
+
+	if (next_event(&m->source, 5000))
+		return;
+	ns = now_ns() - start;
+	rate = (counter(&m->source, "bulk_bytes") - bulk) * 1000 /
+	       (json_int_t)(ns / NSEC_PER_MSEC);
+	check(rate >= limit / 10 * 9 && rate <= limit / 10 * 11,
+	      "%lld bytes a second on bulk, wanted %lld", (long long)rate, (long long)limit);
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_bulk_bandwidth", 0));
+	expect_end(m);
+	check_memory(m);
+}
+
+/* Numbers of channels. */
+
+static void set_channels(struct migration *m, int urgent, int bulk)
+{
+	command(&m->source, json_pack("{s:s,s:i,s:i}", "cmd", "set", "urgent_channels", urgent,
+				      "bulk_channels", bulk));
+}
+
+static bool wait_channels(struct side *side, json_int_t urgent, json_int_t bulk)
+{
+	uint64_t deadline = now_ns() + TIMEOUT_MS * NSEC_PER_MSEC;
+
+	while ((counter(side, "urgent_channels") != urgent ||
+		counter(side, "bulk_channels") != bulk) && now_ns() < deadline) {
+		if (next_event(side, 100))
+			break;
+	}
+	return check(counter(side, "urgent_channels") == urgent &&
+		     counter(side, "bulk_channels") == bulk,
+		     "%lld of urgent, %lld of bulk, wanted %lld and %lld",
+		     (long long)counter(side, "urgent_channels"),
+		     (long long)counter(side, "bulk_channels"), (long long)urgent,
+		     (long long)bulk);
+}
+
+static bool both_have_channels(struct migration *m, json_int_t urgent, json_int_t bulk)
+{
+	return wait_channels(&m->source, urgent, bulk) &&
+	       wait_channels(&m->destination, urgent, bulk);
+}
+
+static void test_four_channels_of_each(struct migration *m)
+{
+	begin(m, 3, 8 * MIB, NULL, false);
+	set_channels(m, 4, 4);
+	if (both_advise(m) && both_have_channels(m, 4, 4) && hand_over(m)) {
+		struct toucher touchers[8];
+
+		start_touching(touchers, 8, m, 2000, false);
+		expect_end(m);
+		stop_touching(touchers, 8);
+		check_memory(m);
+		check(counter(&m->source, "urgent_channels") == 4);
+	}
+}
+
+/* After the switch, while four threads ask for pages all the time. */
+static void test_channels_change(struct migration *m)
+{
+	static const char *const extra[] = { "--max-bulk-bandwidth=1000000", NULL };
+	static const int numbers[][2] = { { 1, 4 }, { 4, 4 }, { 2, 2 }, { 16, 16 }, { 1, 1 } };
+	struct toucher touchers[4];
+
+	begin(m, 2, 16 * MIB, extra, true);
+	if (!switch_over(m))
+		return;
+	start_touching(touchers, 4, m, 6000, false);
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+		set_channels(m, numbers[i][0], numbers[i][1]);
+		if (!both_have_channels(m, numbers[i][0], numbers[i][1]))
+			break;
+	}
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_bulk_bandwidth", 0));
+	expect_end(m);
+	stop_touching(touchers, 4);
+	check_memory(m);
+}
+
+static void test_channels_in_precopy(struct migration *m)
+{
+	static const int numbers[] = { 4, 2, 5, 1 };
+	struct writer writers[WRITERS];
+
+	begin(m, 2, 8 * MIB, precopy, false);
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "downtime_limit_ms", 0));
+	if (!both_advise(m))
+		return;
+	start_writing(writers, m);
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+		set_channels(m, 1, numbers[i]);
+		if (!both_have_channels(m, 1, numbers[i]) ||
+		    !wait_counter(&m->source, "round", counter(&m->source, "round") + 2))
+			break;
+	}
+	stop_writing(writers);
+	if (hand_over(m)) {
+		expect_end(m);
+		check_same_memory(m);
+		check(counter(&m->destination, "checksum_errors") == 0);
+	}
+}
+
+static void test_lost_channel(struct migration *m)
+{
+	struct toucher touchers[4];
+
+	begin(m, 1, 8 * MIB, (const char *const[]){ "--no-push", NULL }, true);
+	set_channels(m, 2, 2);
+	if (!both_advise(m) || !both_have_channels(m, 2, 2) || !hand_over(m))
+		return;
+	m->relay.cut_one = 5;	/* the last: control, two first ones, then the others */
+	if (expect_state(&m->source, "paused") && expect_state(&m->destination, "paused") &&
+	    expect_state(&m->source, "running") && expect_state(&m->destination, "running"))
+		both_have_channels(m, 2, 2);
+	start_touching(touchers, 4, m, 8 * MIB / PAGE, true);
+	expect_end(m);
+	stop_touching(touchers, 4);
+	check_memory(m);
+}
+
+static void test_channels_of_a_stream(struct migration *m)
+{
+	begin_over_pair(m);
+	set_channels(m, 2, 2);
+	travel(m, 4);
+	check(counter(&m->source, "bulk_channels") == 1);
+	check(counter(&m->source, "urgent_channels") == 1);
+}
+
 static void test_prefault(struct migration *m)
 {
 	static const char *const extra[] = { "--no-push", "--forward=32", NULL };
@@ -1636,6 +1795,12 @@ static void test_stranger_cannot_join(struct migration *m)
 	check(contains(answer, size, "JOIN names a session that is not the one here"));
 	expect(&m->destination, "refused", "message", "JOIN names a session");
 
+	put16(join + 44, CHANNELS_MAX);
+	size = talk(m->port, join, sizeof(join), answer, sizeof(answer));
+	check(contains(answer, size, "JOIN has index 16, wanted 0 to 15"));
+	expect(&m->destination, "refused", "message", "JOIN has index 16");
+	put16(join + 44, 0);
+
 	put16(join + 8, FRAME_RESUME);
 	put16(join + 40, PROTOCOL_VERSION);
 	size = talk(m->port, join, sizeof(join), answer, sizeof(answer));
@@ -1750,6 +1915,13 @@ static const struct {
 	{ "with zstd pages that shrink travel compressed", test_zstd },
 	{ "a limit of bulk holds", test_bulk_bandwidth },
 	{ "a limit of bulk leaves urgent alone and goes when told", test_bulk_bandwidth_changes },
+	{ "a limit of bulk holds while pages are asked for, which have none",
+	  test_bulk_bandwidth_under_requests },
+	{ "four channels of each kind carry it", test_four_channels_of_each },
+	{ "channels come and go after the switch", test_channels_change },
+	{ "channels come and go in pre-copy, and no old page wins", test_channels_in_precopy },
+	{ "one of several channels lost: connected again, all of them", test_lost_channel },
+	{ "one stream has one channel of each kind", test_channels_of_a_stream },
 	{ "32 pages forward save 95 % of a sequential reader's faults", test_prefault },
 	{ "memory of umemd stays below 32 MiB", test_memory_is_bounded },
 	{ "no page leaves before the guest is stopped", test_pages_wait_for_stopped },
