@@ -181,6 +181,7 @@ struct side {
 	int status;
 	json_t *progress;	/* the latest */
 	unsigned int converged;	/* times that it said so */
+	json_int_t remaining;	/* bytes, when it did */
 };
 
 #define ARGUMENTS 24
@@ -255,6 +256,8 @@ static json_t *next_event(struct side *side, int timeout_ms)
 
 			if (event && !strcmp(event, "converged")) {
 				side->converged++;
+				side->remaining = json_integer_value(
+					json_object_get(object, "remaining_bytes"));
 				json_decref(object);
 				continue;
 			}
@@ -772,6 +775,7 @@ struct writer {
 	struct migration *m;
 	pthread_t thread;
 	uint64_t seed, writes;
+	useconds_t pause;	/* after each write */
 	atomic_bool stop;
 };
 
@@ -798,16 +802,18 @@ static void *keep_writing(void *argument)
 		else
 			for (unsigned int i = 0; i < PAGE / 8; i++)
 				page[i] = draw + i;
+		if (writer->pause)
+			usleep(writer->pause);
 	}
 	return NULL;
 }
 
 #define WRITERS 3
 
-static void start_writing(struct writer *writers, struct migration *m)
+static void start_writing(struct writer *writers, struct migration *m, useconds_t pause)
 {
 	for (unsigned int i = 0; i < WRITERS; i++) {
-		writers[i] = (struct writer){ .m = m, .seed = mix(i) };
+		writers[i] = (struct writer){ .m = m, .seed = mix(i), .pause = pause };
 		pthread_create(&writers[i].thread, NULL, keep_writing, &writers[i]);
 	}
 }
@@ -855,7 +861,7 @@ static void travel_in_two_stages(struct migration *m, json_int_t rounds)
 
 	if (!both_advise(m))
 		return;
-	start_writing(writers, m);
+	start_writing(writers, m, 0);
 	wait_counter(&m->source, "round", rounds);
 	stop_writing(writers);
 	moved = hand_over(m);
@@ -920,7 +926,7 @@ static void test_precopy_does_not_converge(struct migration *m)
 				      "max_precopy_bandwidth", 4 << 20));
 	if (!both_advise(m))
 		return;
-	start_writing(writers, m);
+	start_writing(writers, m, 0);
 	wait_counter(&m->source, "round", 2);
 	check(m->source.converged == 0);
 	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_precopy_bandwidth", 0));
@@ -929,6 +935,74 @@ static void test_precopy_does_not_converge(struct migration *m)
 	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "downtime_limit_ms", 1000000));
 	wait_counter(&m->source, "round", 6);
 	check(m->source.converged == 1, "it said so %u times", m->source.converged);
+	stop_writing(writers);
+	if (hand_over(m)) {
+		expect_end(m);
+		check_same_memory(m);
+	}
+}
+
+/* Bytes a second on bulk, over five seconds. */
+static double bulk_rate(struct side *side)
+{
+	uint64_t began, until;
+	json_int_t before;
+
+	/* From one report to another, each of the moment it comes. */
+	wait_counter(side, "bulk_bytes", counter(side, "bulk_bytes") + 1);
+	before = counter(side, "bulk_bytes");
+	began = now_ns();
+	until = began + 5 * NSEC_PER_SEC;
+	while (now_ns() < until)
+		wait_counter(side, "bulk_bytes", counter(side, "bulk_bytes") + 1);
+	return (double)(counter(side, "bulk_bytes") - before) * 1e9 / (double)(now_ns() - began);
+}
+
+static void check_rate(struct side *side, double limit)
+{
+	double rate = bulk_rate(side);
+
+	check(rate < limit * 1.1 && rate > limit * 0.9, "%.0f bytes a second, limit %.0f", rate,
+	      limit);
+}
+
+static void test_precopy_bandwidth(struct migration *m)
+{
+	struct writer writers[WRITERS];
+
+	begin(m, 2, 16 * MIB, precopy, false);
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_precopy_bandwidth", 4 << 20));
+	if (!both_advise(m))
+		return;
+	start_writing(writers, m, 0);
+	check_rate(&m->source, 4 << 20);
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_precopy_bandwidth", 8 << 20));
+	check_rate(&m->source, 8 << 20);
+	stop_writing(writers);
+	/* what follows after the switch is not limited by it */
+	if (hand_over(m)) {
+		expect_end(m);
+		check_same_memory(m);
+	}
+}
+
+/* What is left when it says so takes no longer than allowed, at the rate that is allowed. */
+static void test_downtime_limit(struct migration *m)
+{
+	struct writer writers[WRITERS];
+	double ms;
+
+	begin(m, 2, 16 * MIB, precopy, false);
+	command(&m->source, json_pack("{s:s,s:i,s:i}", "cmd", "set", "downtime_limit_ms", 200,
+				      "max_precopy_bandwidth", 16 << 20));
+	if (!both_advise(m))
+		return;
+	start_writing(writers, m, 2000);
+	for (int i = 0; i < 300 && !m->source.converged; i++)
+		next_event(&m->source, 100);
+	ms = (double)m->source.remaining * 1000 / (16 << 20);
+	check(m->source.converged == 1 && ms > 0 && ms < 220, "%u times, %.0f ms",
+	      m->source.converged, ms);
 	stop_writing(writers);
 	if (hand_over(m)) {
 		expect_end(m);
@@ -1738,6 +1812,8 @@ static const struct {
 	{ "two stages: compressed", test_two_stages_compressed },
 	{ "pre-copy of a guest that does not write completes", test_precopy_converges },
 	{ "pre-copy of one that does, once the limit allows it", test_precopy_does_not_converge },
+	{ "pre-copy keeps to its bandwidth, changed while it runs", test_precopy_bandwidth },
+	{ "pre-copy is over when the rest fits the downtime limit", test_downtime_limit },
 	{ "pre-copy given up leaves nothing to the next source", test_precopy_given_up },
 	{ "everything arrives over a unix socket, whose file then goes", test_unix },
 	{ "a unix socket left behind by a killed destination is replaced", test_unix_left_behind },
