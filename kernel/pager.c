@@ -185,6 +185,7 @@ static long umem_chunk_publish(struct umem_region *region, struct umem_span chun
 		if (umem_page_poisoned(region, index))
 			continue;
 		changed += umem_page_set_present(region, index);
+		umem_track_mark_page(region, index);
 		umem_requests_answer(region, index);
 	}
 	return changed;
@@ -314,6 +315,7 @@ static int umem_folio_copy(struct umem_region *region, struct folio *folio, pgof
 	if (folio_mapped(folio))
 		umem_region_unmap_fill(region, span);
 	umem_page_set_present(region, index);
+	umem_track_mark_page(region, index);
 	return 1;
 }
 

@@ -32,6 +32,9 @@ static unsigned long max_mib = 16UL << 20;
 module_param(max_mib, ulong, 0644);
 MODULE_PARM_DESC(max_mib, "total length of all regions in MiB (default 16 TiB)");
 
+/* How many pages are looked through before others may run */
+#define UMEM_SCAN_PAGES	(1UL << 20)
+
 static struct vfsmount *umem_mnt;
 
 /* Protects all of this, and i_private_data of the regions' mappings. */
@@ -455,13 +458,15 @@ int umem_region_mark_missing(struct umem_region *region, struct umem_span span,
 	return err;
 }
 
-/* The contents are complete and no fill view maps them: show the page. */
+/*
+ * The contents are complete and no fill view maps them: show the page. The caller
+ * tells umem_track_mark().
+ */
 bool umem_page_set_present(struct umem_region *region, pgoff_t index)
 {
 	if (!test_and_clear_bit(index, region->missing))
 		return false;
 	atomic_long_dec(&region->nr_missing);
-	umem_track_mark_page(region, index);
 	return true;
 }
 
@@ -485,13 +490,13 @@ static int umem_region_discard(struct umem_region *region, struct umem_span span
 	err = umem_region_punch(region, span);
 	if (err)
 		goto unlock;
-	umem_track_mark(region, span);
 	for_each_set_bit_from(index, region->missing, span.end) {
 		umem_page_cure(region, index);
 		changed += umem_page_set_present(region, index);
 		umem_requests_answer(region, index);
 		cond_resched();
 	}
+	umem_track_mark(region, span);
 	if (changed) {
 		umem_count(region, UMEM_DISCARDED, changed);
 		umem_discard_queue(region, discard, span);
@@ -522,6 +527,22 @@ static long umem_region_fallocate(struct file *file, int mode, loff_t offset, lo
 	return err;
 }
 
+/* The first page from @index on that is missing, or that is not; @end if none is. */
+static pgoff_t umem_region_next(struct umem_region *region, pgoff_t index, pgoff_t end,
+				bool missing)
+{
+	while (index < end) {
+		pgoff_t stop = min(round_down(index, UMEM_SCAN_PAGES) + UMEM_SCAN_PAGES, end);
+
+		index = missing ? find_next_bit(region->missing, stop, index) :
+				  find_next_zero_bit(region->missing, stop, index);
+		if (index < stop)
+			return index;
+		cond_resched();
+	}
+	return end;
+}
+
 /*
  * Data is what shmem has and what is missing: who skips holes as zeroes must
  * not skip a page that has yet to come.
@@ -535,7 +556,7 @@ static loff_t umem_region_seek_data(struct file *file, loff_t offset, loff_t siz
 	if (offset < 0 || offset >= size || (data < 0 && data != -ENXIO))
 		return data;
 	end = data < 0 ? region->nr_pages : data >> PAGE_SHIFT;
-	index = find_next_bit(region->missing, end, offset >> PAGE_SHIFT);
+	index = umem_region_next(region, offset >> PAGE_SHIFT, end, true);
 	if (index < end)
 		return vfs_setpos(file, max((loff_t)index << PAGE_SHIFT, offset), size);
 	return data;
@@ -551,7 +572,7 @@ static loff_t umem_region_seek_hole(struct file *file, loff_t offset, loff_t siz
 
 		if (hole < 0 || hole >= size || !test_bit(index, region->missing))
 			return hole;
-		index = find_next_zero_bit(region->missing, region->nr_pages, index);
+		index = umem_region_next(region, index, region->nr_pages, false);
 		offset = (loff_t)index << PAGE_SHIFT;
 		if (offset >= size)
 			return vfs_setpos(file, size, size);

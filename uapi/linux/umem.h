@@ -233,8 +233,9 @@ enum umem_fill_flags {
  * UMEM_MARK_MISSING drops the contents of the range and makes its pages
  * missing, poisoned ones too; a page already missing keeps its waiters.
  * UMEM_PUBLISH makes missing pages present with what the fill view or an
- * unpublished UMEM_COPY or UMEM_ZERO put there, zeroes where nothing was put. UMEM_ZERO makes missing pages present and
- * zero. UMEM_POISON makes missing pages raise SIGBUS (BUS_MCEERR_AR), for good,
+ * unpublished UMEM_COPY or UMEM_ZERO put there last, zeroes where nothing was put
+ * since they became missing. UMEM_ZERO makes missing pages present and zero.
+ * UMEM_POISON makes missing pages raise SIGBUS (BUS_MCEERR_AR), for good,
  * until the guest discards them or they are marked missing again. The last
  * three wake who waits. A present page is skipped by them, and a poisoned one.
  */
@@ -343,7 +344,8 @@ enum umem_track_op {
  * COLLECT that told it sees every write before. A page may be told that was not
  * written to: one that was only read for the first time, or one that something
  * holds a reference to, which includes the first moments after it was allocated.
- * Pages pinned by a device are told every time, for as long as they are pinned.
+ * Pages pinned by a device are told every time, for as long as they are pinned,
+ * and so would be pages of a folio larger than a page.
  * When COLLECT fails what was not told stays dirty, and what was told before is in
  * @bits, to be found there if they were 0 before.
  */

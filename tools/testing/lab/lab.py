@@ -199,10 +199,11 @@ class Host:
 
     kvm=True gives it SVM, so that guests run in it under KVM; then keep smp at 1 (QEMU 7.2's
     emulated SVM corrupts the host with more). nic is what follows `-netdev stream,id=nic,` and ip
-    its address; pair() sets both.
+    its address; pair() sets both. counting=True makes each instruction a nanosecond of its clock.
     """
 
-    def __init__(self, name, mem_mib=1024, smp=1, kvm=True, nic=None, ip=None, writable_root=False):
+    def __init__(self, name, mem_mib=1024, smp=1, kvm=True, nic=None, ip=None, writable_root=False,
+                 counting=False):
         self.name = name
         self.mem_mib = mem_mib
         self.smp = smp
@@ -210,6 +211,7 @@ class Host:
         self.nic = nic
         self.ip = ip
         self.writable_root = writable_root
+        self.counting = counting
         self.dir = run_dir() / name
         self.boot_seconds = None
         self._qemu = None
@@ -299,7 +301,7 @@ class Host:
                   + " ".join(f"lab.{key}={value}" for key, value in settings.items()))
         argv = ["qemu-system-x86_64", "-name", f"umem-lab-{self.name}", "-nodefaults",
                 "-no-user-config", "-display", "none", "-no-reboot",
-                "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt" if self.kvm else "EPYC,-svm",
+                "-accel", f"tcg,thread={'single' if self.counting else 'multi'}", "-cpu", "EPYC,+svm,+npt" if self.kvm else "EPYC,-svm",
                 "-m", str(self.mem_mib), "-smp", str(self.smp),
                 "-kernel", str(stock.vmlinux), "-initrd", str(initrd), "-append", append,
                 "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console",
@@ -312,6 +314,8 @@ class Host:
                            "multidevs=remap",
                 "-virtfs", f"local,path={run_dir()},mount_tag=share,security_model=none,"
                            "multidevs=remap"]
+        if self.counting:
+            argv += ["-icount", "shift=0"]
         if self.nic:
             mac = "52:54:00:77:00:" + format(int(self.ip.split(".")[-1]), "02x")
             argv += ["-netdev", f"stream,id=nic,{self.nic}",

@@ -18,7 +18,7 @@ BINARIES = lab.REPO / "build" / "selftests"
 USER = lab.REPO / "build" / "user"
 PROGRAMS = {name: str(BINARIES / name)
             for name in ("presence", "requests", "discard", "lifetime", "bad_input", "race", "track",
-                         "track_kvm")}
+                         "track_pin", "track_kvm")}
 PROGRAMS["loopback"] = f"{USER / 'loopback'} {USER / 'umemd'}"
 NEED_KVM = {"track_kvm"}
 TIMEOUT = 300

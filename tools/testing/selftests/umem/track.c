@@ -4,6 +4,7 @@
  * and whatever happens to the mapping it was made through.
  */
 #include "dirty_region.h"
+#include <sys/resource.h>
 
 static void every_page_is_dirty_at_first(void)
 {
@@ -94,6 +95,30 @@ static void a_write_before_madvise_dontneed_is_told(void)
 	CHECK_EQ(guest[2 * PAGE], 'w');
 }
 
+static void a_write_through_a_mapping_that_came_and_went_is_told(void)
+{
+	char *other;
+
+	setup_clean();
+	other = map(region_fd, NR * PAGE);
+	other[2 * PAGE] = 'w';
+	munmap(other, NR * PAGE);
+	CHECK_EQ(collect(), 1ULL << 2);
+}
+
+/* A fault that maps the pages around its own would let them be written to unseen. */
+static void a_write_after_a_fault_nearby_is_told(void)
+{
+	char *other;
+
+	setup_clean();
+	other = map(region_fd, NR * PAGE);
+	CHECK_EQ(*(volatile char *)(other + 3 * PAGE), 'a');
+	other[2 * PAGE] = 'w';
+	munmap(other, NR * PAGE);
+	CHECK_EQ(collect(), 1ULL << 2 | 1ULL << 3);
+}
+
 /* The fork's mapping comes as the writer's goes: as many as before. */
 static void a_write_before_a_fork_takes_over_is_told(void)
 {
@@ -145,6 +170,12 @@ static void a_write_of_the_kernel_is_told(void)
 	CHECK_EQ(collect(), 1ULL << 2 | 1ULL << 3);
 }
 
+static void punch_page(int page)
+{
+	CHECK(!fallocate(region_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, page * PAGE, PAGE),
+	      "punch");
+}
+
 static void what_the_pager_and_discards_change_is_told(void)
 {
 	setup_clean();
@@ -152,9 +183,38 @@ static void what_the_pager_and_discards_change_is_told(void)
 	collect();
 	CHECK_EQ(copy_byte(pager_fd, 2 * PAGE, 'c'), 1);
 	CHECK_EQ(change(pager_fd, UMEM_ZERO, 3 * PAGE, PAGE), 1);
-	CHECK(!fallocate(region_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 9 * PAGE, PAGE),
-	      "punch");
+	punch_page(9);
 	CHECK_EQ(collect() & ~(1ULL << 2), 1ULL << 3 | 1ULL << 9);
+}
+
+/* Nothing but the change itself tells of these pages: nobody maps them. */
+static void what_was_put_there_before_is_told_when_it_is_shown(void)
+{
+	setup_clean();
+	CHECK_EQ(mark_missing(pager_fd, 2 * PAGE, 3 * PAGE), 3);
+	for (int i = 2; i < 5; i++)
+		CHECK_EQ(copy_byte_unpublished(pager_fd, i * PAGE, 'u'), 1);
+	collect_until_clean();
+	CHECK_EQ(copy_byte(pager_fd, 2 * PAGE, 'c'), 1);
+	CHECK_EQ(collect() & 1ULL << 2, 1ULL << 2);
+	CHECK_EQ(change(pager_fd, UMEM_ZERO, 3 * PAGE, PAGE), 1);
+	CHECK_EQ(collect(), 1ULL << 3);
+	CHECK_EQ(change(pager_fd, UMEM_PUBLISH, 4 * PAGE, PAGE), 1);
+	CHECK_EQ(collect(), 1ULL << 4);
+	CHECK_EQ(guest[2 * PAGE], 'c');
+	CHECK_EQ(guest[3 * PAGE], 0);
+	CHECK_EQ(guest[4 * PAGE], 'u');
+}
+
+static void a_discard_is_told_though_nobody_maps_it(void)
+{
+	setup_clean();
+	CHECK_EQ(mark_missing(pager_fd, 2 * PAGE, PAGE), 1);
+	CHECK(!madvise(guest + 3 * PAGE, PAGE, MADV_DONTNEED), "madvise");
+	collect_until_clean();
+	punch_page(2);
+	punch_page(3);
+	CHECK_EQ(collect(), 1ULL << 2 | 1ULL << 3);
 }
 
 /* Writes to @addr from a page that is missing: it pins first and waits then. */
@@ -219,6 +279,37 @@ static void start_and_stop(void)
 	CHECK_ERRNO(track(UMEM_TRACK_COLLECT, &t, 0, PAGE, &bits), ENODATA);
 	track_start();
 	CHECK_EQ(collect(), -1);
+}
+
+/* Faults that reading the region from a new mapping takes. */
+static long faults_of_reading(void)
+{
+	volatile char *fresh = map(region_fd, NR * PAGE);
+	struct rusage before, after;
+
+	CHECK(!getrusage(RUSAGE_SELF, &before), "getrusage");
+	for (int i = 0; i < NR; i++)
+		(void)fresh[i * PAGE];
+	CHECK(!getrusage(RUSAGE_SELF, &after), "getrusage");
+	munmap((void *)fresh, NR * PAGE);
+	return after.ru_minflt - before.ru_minflt;
+}
+
+static void faults_are_as_many_after_stop_as_before_start(void)
+{
+	struct umem_track t;
+	long before;
+
+	setup();
+	memset(guest, 'a', NR * PAGE);
+	faults_of_reading();
+	before = faults_of_reading();
+	CHECK(before < NR / 4, "%ld faults", before);
+	track_start();
+	collect();
+	CHECK_EQ(faults_of_reading(), NR);
+	CHECK(!track(UMEM_TRACK_STOP, &t, 0, 0, NULL), "STOP");
+	CHECK_EQ(faults_of_reading(), before);
 }
 
 static void the_pagers_end_stops_it(void)
@@ -295,13 +386,18 @@ static const struct test tests[] = {
 	TEST(a_write_through_another_mapping_is_told),
 	TEST(a_write_through_a_mapping_that_went_is_told),
 	TEST(a_write_before_madvise_dontneed_is_told),
+	TEST(a_write_through_a_mapping_that_came_and_went_is_told),
+	TEST(a_write_after_a_fault_nearby_is_told),
 	TEST(a_write_before_a_fork_takes_over_is_told),
 	TEST(a_write_by_another_process_is_told),
 	TEST(a_write_of_the_kernel_is_told),
 	TEST(what_the_pager_and_discards_change_is_told),
+	TEST(what_was_put_there_before_is_told_when_it_is_shown),
+	TEST(a_discard_is_told_though_nobody_maps_it),
 	TEST(a_write_through_a_pin_is_told_when_it_ends),
 	TEST(nothing_is_lost_if_it_cannot_be_told),
 	TEST(start_and_stop),
+	TEST(faults_are_as_many_after_stop_as_before_start),
 	TEST(the_pagers_end_stops_it),
 	TEST(writers_race_collection),
 };
