@@ -163,6 +163,13 @@ static struct pacer *bulk_pacer(struct source *source)
 	return is_early(source) ? &source->early_pacer : &source->pacer;
 }
 
+/* What was a hole may be one no more. */
+static void forget_extents(struct source *source)
+{
+	for (uint32_t i = 0; i < source->side.options->nr_regions; i++)
+		memset(source->regions[i].extents, 0, sizeof(source->regions[i].extents));
+}
+
 static bool next_pick(struct source *source, enum channel_kind kind, struct pick *pick)
 {
 	if (kind == CHANNEL_URGENT)
@@ -508,9 +515,7 @@ static bool collect(struct source *source, uint32_t *region, struct page_range *
 {
 	int err = tracker_step(&source->tracker, &source->scheduler, region, range);
 
-	/* A hole that was seen before may be one no more, and is dirty then, as of now. */
-	for (uint32_t i = 0; i < source->side.options->nr_regions; i++)
-		source->regions[i].extents[CHANNEL_BULK] = (struct extent){ 0 };
+	forget_extents(source);
 	if (err)
 		side_fail(&source->side, "cannot tell which pages the guest has written to: %s",
 			  strerror(-err));
@@ -710,6 +715,7 @@ static void state_ready(void *owner, uint32_t events)
 		return;
 	}
 	side_close_state(&source->side);
+	forget_extents(source);		/* the devices may have written, too */
 	if (source->tracking) {
 		source->closing = true;
 		tracker_rewind(&source->tracker);

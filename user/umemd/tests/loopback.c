@@ -181,6 +181,7 @@ struct side {
 	int status;
 	json_t *progress;	/* the latest */
 	unsigned int converged;	/* times that it said so */
+	json_int_t remaining;	/* bytes, when it did */
 };
 
 #define ARGUMENTS 24
@@ -255,6 +256,8 @@ static json_t *next_event(struct side *side, int timeout_ms)
 
 			if (event && !strcmp(event, "converged")) {
 				side->converged++;
+				side->remaining = json_integer_value(
+					json_object_get(object, "remaining_bytes"));
 				json_decref(object);
 				continue;
 			}
@@ -560,13 +563,14 @@ static void begin(struct migration *m, unsigned int regions, uint64_t length,
 /* Of the migration over a path: no part of the tree, gone at its end. */
 #define UNIX_PATH "/tmp/umem-loopback.socket"
 
-static void begin_over(struct migration *m, const char *destination, const char *source)
+static void begin_over(struct migration *m, const char *destination, const char *source,
+		       const char *const *source_extra)
 {
 	memset(m, 0, sizeof(*m));
 	make_regions(m, 2, 8 * MIB);
 	start_side(&m->destination, "destination", destination, m->to, m->nr_to, NULL);
 	expect(&m->destination, "listening", "uri", destination);
-	start_side(&m->source, "source", source, m->from, m->nr_from, NULL);
+	start_side(&m->source, "source", source, m->from, m->nr_from, source_extra);
 }
 
 static void end(struct migration *m)
@@ -776,6 +780,7 @@ struct writer {
 	struct migration *m;
 	pthread_t thread;
 	uint64_t seed, writes;
+	useconds_t pause;	/* after each write */
 	atomic_bool stop;
 };
 
@@ -802,16 +807,18 @@ static void *keep_writing(void *argument)
 		else
 			for (unsigned int i = 0; i < PAGE / 8; i++)
 				page[i] = draw + i;
+		if (writer->pause)
+			usleep(writer->pause);
 	}
 	return NULL;
 }
 
 #define WRITERS 3
 
-static void start_writing(struct writer *writers, struct migration *m)
+static void start_writing(struct writer *writers, struct migration *m, useconds_t pause)
 {
 	for (unsigned int i = 0; i < WRITERS; i++) {
-		writers[i] = (struct writer){ .m = m, .seed = mix(i) };
+		writers[i] = (struct writer){ .m = m, .seed = mix(i), .pause = pause };
 		pthread_create(&writers[i].thread, NULL, keep_writing, &writers[i]);
 	}
 }
@@ -859,7 +866,7 @@ static void travel_in_two_stages(struct migration *m, json_int_t rounds)
 
 	if (!both_advise(m))
 		return;
-	start_writing(writers, m);
+	start_writing(writers, m, 0);
 	wait_counter(&m->source, "round", rounds);
 	stop_writing(writers);
 	moved = hand_over(m);
@@ -924,7 +931,7 @@ static void test_precopy_does_not_converge(struct migration *m)
 				      "max_precopy_bandwidth", 4 << 20));
 	if (!both_advise(m))
 		return;
-	start_writing(writers, m);
+	start_writing(writers, m, 0);
 	wait_counter(&m->source, "round", 2);
 	check(m->source.converged == 0);
 	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_precopy_bandwidth", 0));
@@ -933,6 +940,74 @@ static void test_precopy_does_not_converge(struct migration *m)
 	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "downtime_limit_ms", 1000000));
 	wait_counter(&m->source, "round", 6);
 	check(m->source.converged == 1, "it said so %u times", m->source.converged);
+	stop_writing(writers);
+	if (hand_over(m)) {
+		expect_end(m);
+		check_same_memory(m);
+	}
+}
+
+/* Bytes a second on bulk, over five seconds. */
+static double bulk_rate(struct side *side)
+{
+	uint64_t began, until;
+	json_int_t before;
+
+	/* From one report to another, each of the moment it comes. */
+	wait_counter(side, "bulk_bytes", counter(side, "bulk_bytes") + 1);
+	before = counter(side, "bulk_bytes");
+	began = now_ns();
+	until = began + 5 * NSEC_PER_SEC;
+	while (now_ns() < until)
+		wait_counter(side, "bulk_bytes", counter(side, "bulk_bytes") + 1);
+	return (double)(counter(side, "bulk_bytes") - before) * 1e9 / (double)(now_ns() - began);
+}
+
+static void check_rate(struct side *side, double limit)
+{
+	double rate = bulk_rate(side);
+
+	check(rate < limit * 1.1 && rate > limit * 0.9, "%.0f bytes a second, limit %.0f", rate,
+	      limit);
+}
+
+static void test_precopy_bandwidth(struct migration *m)
+{
+	struct writer writers[WRITERS];
+
+	begin(m, 2, 16 * MIB, precopy, false);
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_precopy_bandwidth", 4 << 20));
+	if (!both_advise(m))
+		return;
+	start_writing(writers, m, 0);
+	check_rate(&m->source, 4 << 20);
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_precopy_bandwidth", 8 << 20));
+	check_rate(&m->source, 8 << 20);
+	stop_writing(writers);
+	/* what follows after the switch is not limited by it */
+	if (hand_over(m)) {
+		expect_end(m);
+		check_same_memory(m);
+	}
+}
+
+/* What is left when it says so takes no longer than allowed, at the rate that is allowed. */
+static void test_downtime_limit(struct migration *m)
+{
+	struct writer writers[WRITERS];
+	double ms;
+
+	begin(m, 2, 16 * MIB, precopy, false);
+	command(&m->source, json_pack("{s:s,s:i,s:i}", "cmd", "set", "downtime_limit_ms", 200,
+				      "max_precopy_bandwidth", 16 << 20));
+	if (!both_advise(m))
+		return;
+	start_writing(writers, m, 2000);
+	for (int i = 0; i < 300 && !m->source.converged; i++)
+		next_event(&m->source, 100);
+	ms = (double)m->source.remaining * 1000 / (16 << 20);
+	check(m->source.converged == 1 && ms > 0 && ms < 220, "%u times, %.0f ms",
+	      m->source.converged, ms);
 	stop_writing(writers);
 	if (hand_over(m)) {
 		expect_end(m);
@@ -962,7 +1037,7 @@ static void test_precopy_given_up(struct migration *m)
 
 static void test_unix(struct migration *m)
 {
-	begin_over(m, "unix:" UNIX_PATH, "unix:" UNIX_PATH);
+	begin_over(m, "unix:" UNIX_PATH, "unix:" UNIX_PATH, NULL);
 	check(!access(UNIX_PATH, F_OK));
 	travel(m, 4);
 	check(access(UNIX_PATH, F_OK) && errno == ENOENT);
@@ -971,7 +1046,7 @@ static void test_unix(struct migration *m)
 /* The file of one that was killed is left behind, and is in nobody's way. */
 static void test_unix_left_behind(struct migration *m)
 {
-	begin_over(m, "unix:" UNIX_PATH, "unix:" UNIX_PATH);
+	begin_over(m, "unix:" UNIX_PATH, "unix:" UNIX_PATH, NULL);
 	kill(m->destination.pid, SIGKILL);
 	check(wait_side(&m->destination) == 1000 + SIGKILL);
 	check(!access(UNIX_PATH, F_OK));
@@ -980,7 +1055,7 @@ static void test_unix_left_behind(struct migration *m)
 }
 
 /* Both ends of a socket pair that nobody else holds. */
-static void begin_over_pair(struct migration *m)
+static void begin_over_pair(struct migration *m, const char *const *extra)
 {
 	char destination[32], source[32];
 	int pair[2];
@@ -989,20 +1064,26 @@ static void begin_over_pair(struct migration *m)
 		bail("socketpair: %s", strerror(errno));
 	sprintf(destination, "fd:%d", pair[0]);
 	sprintf(source, "fd:%d", pair[1]);
-	begin_over(m, destination, source);
+	begin_over(m, destination, source, extra);
 	close(pair[0]);
 	close(pair[1]);
 }
 
 static void test_fd(struct migration *m)
 {
-	begin_over_pair(m);
+	begin_over_pair(m, NULL);
 	travel(m, 4);
+}
+
+static void test_fd_two_stages(struct migration *m)
+{
+	begin_over_pair(m, precopy);
+	travel_in_two_stages(m, 3);
 }
 
 static void test_fd_cut(struct migration *m)
 {
-	begin_over_pair(m);
+	begin_over_pair(m, NULL);
 	if (!switch_over(m))
 		return;
 	kill(m->destination.pid, SIGKILL);
@@ -1035,7 +1116,8 @@ static void test_fd_refused(struct migration *m)
 static void test_exec(struct migration *m)
 {
 	begin_over(m, "exec:exec socat - UNIX-LISTEN:" UNIX_PATH,
-		   "exec:for i in 1 2 3 4 5 6 7 8 9; do test -S " UNIX_PATH " && break; sleep .2; done; exec socat - UNIX-CONNECT:" UNIX_PATH);
+		   "exec:for i in 1 2 3 4 5 6 7 8 9; do test -S " UNIX_PATH " && break; sleep .2; done; exec socat - UNIX-CONNECT:" UNIX_PATH,
+		   NULL);
 	travel(m, 4);
 }
 
@@ -1728,6 +1810,89 @@ static void test_noise(struct migration *m)
 	then_migrates(m);
 }
 
+/* A source made by hand, up to ADVISE, in a session of zeroes. */
+struct handmade {
+	int channels[3];
+};
+
+static void say(struct handmade *source, enum channel_kind kind, uint16_t type, uint16_t flags,
+		uint16_t count, const void *payload, uint16_t size)
+{
+	uint8_t frame[FRAME_HEADER + 256] = { 0 };
+
+	put16(frame, type);
+	put16(frame + 2, flags);
+	put16(frame + 4, size);
+	put16(frame + 12, count);
+	memcpy(frame + FRAME_HEADER, payload, size);
+	check(send(source->channels[kind], frame, FRAME_HEADER + (size_t)size, MSG_NOSIGNAL) > 0);
+}
+
+static void begin_by_hand(struct migration *m, struct handmade *source, uint16_t features)
+{
+	uint8_t hello[HELLO_FIXED + HELLO_REGION] = { 0 };
+
+	put16(hello, 1);
+	put16(hello + 4, 1);
+	put16(hello + 8, features);
+	put16(hello + 16, PAGE_BYTES);
+	memcpy(hello + HELLO_FIXED, &m->to[0].length, 8);
+	strcpy((char *)hello + HELLO_FIXED + 8, m->to[0].name);
+	for (uint16_t kind = 0; kind < 3; kind++) {
+		uint8_t join[JOIN_BYTES] = { 0 }, answer[MAGIC_SIZE + FRAME_HEADER];
+
+		source->channels[kind] = connect_to(m->port);
+		check(send(source->channels[kind], MAGIC, MAGIC_SIZE, MSG_NOSIGNAL) == MAGIC_SIZE);
+		put16(join + SESSION_SIZE, kind);
+		if (kind) {
+			say(source, kind, FRAME_JOIN, 0, 0, join, sizeof(join));
+			continue;
+		}
+		say(source, kind, FRAME_HELLO, 0, 1, hello, sizeof(hello));
+		check(recv(source->channels[0], answer, sizeof(answer), MSG_WAITALL) ==
+		      sizeof(answer));
+	}
+	expect_state(&m->destination, "advise");
+}
+
+static void expect_lost(struct migration *m, struct handmade *source, const char *message)
+{
+	expect(&m->destination, "refused", "message", message);
+	for (int i = 0; i < 3; i++)
+		close(source->channels[i]);
+}
+
+/* What belongs to pre-copy where it does not belong: the session ends, the next one is good. */
+static void test_precopy_frames_out_of_place(struct migration *m)
+{
+	static const uint8_t zero_page[PAGES_ENTRY] = { 1 };
+	static const uint8_t range[DISCARD_RANGE] = { [9] = 0x10 };
+	struct handmade source;
+
+	lonely_destination(m);
+	begin_by_hand(m, &source, 0);
+	say(&source, CHANNEL_BULK, FRAME_SYNC, 0, 1, "", 0);
+	expect_lost(m, &source, "frame SYNC of pre-copy, wanted none: HELLO_ACK has not that feature");
+	begin_by_hand(m, &source, 0);
+	say(&source, CHANNEL_BULK, FRAME_PAGES, FRAME_PAGES_EARLY, 1, zero_page, PAGES_ENTRY);
+	expect_lost(m, &source, "may have early pages, wanted none");
+	begin_by_hand(m, &source, FEATURE_PRECOPY);
+	say(&source, CHANNEL_URGENT, FRAME_PAGES, FRAME_PAGES_EARLY, 1, zero_page, PAGES_ENTRY);
+	expect_lost(m, &source, "may have early pages on urgent, wanted them on bulk only");
+	begin_by_hand(m, &source, FEATURE_PRECOPY);
+	say(&source, CHANNEL_CONTROL, FRAME_STATE_END, 0, 0, "", 0);
+	expect_lost(m, &source, "frame STATE_END came before PUBLISH");
+	begin_by_hand(m, &source, FEATURE_PRECOPY);
+	say(&source, CHANNEL_CONTROL, FRAME_PUBLISH, 0, 0, "", 0);
+	say(&source, CHANNEL_CONTROL, FRAME_DISCARD, 0, 1, range, DISCARD_RANGE);
+	expect_lost(m, &source, "frame DISCARD of pre-copy, wanted none: that is over");
+	begin_by_hand(m, &source, FEATURE_PRECOPY);
+	say(&source, CHANNEL_BULK, FRAME_SYNC, FRAME_SYNC_LAST, 1, "", 0);
+	say(&source, CHANNEL_BULK, FRAME_PAGES, FRAME_PAGES_EARLY, 1, zero_page, PAGES_ENTRY);
+	expect_lost(m, &source, "frame PAGES of pre-copy, wanted none: that is over");
+	then_migrates(m);
+}
+
 static void test_silent_stranger(struct migration *m)
 {
 	int silent;
@@ -1903,10 +2068,13 @@ static const struct {
 	{ "two stages: compressed", test_two_stages_compressed },
 	{ "pre-copy of a guest that does not write completes", test_precopy_converges },
 	{ "pre-copy of one that does, once the limit allows it", test_precopy_does_not_converge },
+	{ "pre-copy keeps to its bandwidth, changed while it runs", test_precopy_bandwidth },
+	{ "pre-copy is over when the rest fits the downtime limit", test_downtime_limit },
 	{ "pre-copy given up leaves nothing to the next source", test_precopy_given_up },
 	{ "everything arrives over a unix socket, whose file then goes", test_unix },
 	{ "a unix socket left behind by a killed destination is replaced", test_unix_left_behind },
 	{ "everything arrives over one inherited descriptor", test_fd },
+	{ "two stages over one inherited descriptor", test_fd_two_stages },
 	{ "a stream lost after GO: said that it cannot be connected again", test_fd_cut },
 	{ "fd: of one direction or not open: refused", test_fd_refused },
 	{ "everything arrives through a command", test_exec },
@@ -1942,6 +2110,8 @@ static const struct {
 	{ "version differs: refused with both", test_version_differs },
 	{ "browser: refused", test_browser },
 	{ "QEMU's own stream: refused by its name", test_qemu_stream },
+	{ "frames of pre-copy out of place: refused, the next source is good",
+	  test_precopy_frames_out_of_place },
 	{ "1 MiB of noise: refused, with and without magic", test_noise },
 	{ "a silent stranger blocks nobody", test_silent_stranger },
 	{ "a silent stranger is sent away", test_silent_stranger_is_sent_away },
