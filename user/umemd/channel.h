@@ -38,6 +38,7 @@ typedef int (*channel_admit)(struct channel *channel, const struct frame *frame,
  * @kind: of a channel of a session; and
  * @index: which of its kind it is
  * @connecting: writable will mean that it is connected, or failed to
+ * @held: nothing may go on it before the next SYNC
  * @frame: after channel_receive() gave 1: the header
  * @payload: and what follows it; of PAGES the entries only
  * @data: of PAGES: the contents of the pages, page aligned
@@ -49,7 +50,7 @@ struct channel {
 	void *owner;
 	enum channel_kind kind;
 	unsigned int index;
-	bool connecting;
+	bool connecting, held;
 	enum channel_end end;
 	char peer[CHANNEL_PEER_MAX];
 	channel_admit admit;

@@ -159,7 +159,8 @@ struct channel *side_idlest(const struct side *side, enum channel_kind kind, boo
 	uint64_t bytes, least = UINT64_MAX;
 
 	side_for_each(side, kind, channel) {
-		if (channel->connecting || channel->end || (idle && channel_busy(channel)))
+		if (channel->connecting || channel->held || channel->end ||
+		    (idle && channel_busy(channel)))
 			continue;
 		/* Is it the only one that can be? Then the kernel need not be asked. */
 		bytes = side->nr[kind] == 1 ? 0 : channel_queued(channel) +

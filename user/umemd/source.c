@@ -345,7 +345,8 @@ static bool any_is_idle(const struct source *source, enum channel_kind kind)
 	struct channel *channel;
 
 	side_for_each(&source->side, kind, channel) {
-		if (!channel->connecting && !channel->end && !channel_busy(channel))
+		if (!channel->connecting && !channel->held && !channel->end &&
+		    !channel_busy(channel))
 			return true;
 	}
 	return false;
@@ -499,6 +500,17 @@ static void begin_precopy(struct source *source)
 	precopy_begin(&source->precopy, now_ns());
 }
 
+/*
+ * Was there a SYNC that did not go on a channel that is new now? What goes on it
+ * could overtake older copies that others carried before that; so it waits for
+ * the next SYNC.
+ */
+static bool came_too_late(const struct source *source)
+{
+	return source->tracking &&
+	       (source->precopy.round > 1 || source->precopy.step == PRECOPY_WAIT);
+}
+
 static void end_precopy(struct source *source)
 {
 	if (source->tracking)
@@ -572,6 +584,7 @@ static void say_sync(struct source *source, uint16_t flags)
 			continue;
 		if (!side_sent(&source->side, channel, channel_send(channel, &frame, NULL)))
 			return;
+		channel->held = false;
 		if (channel->end == CHANNEL_LEAVING && !say_leave(source, channel))
 			return;
 	}
@@ -970,6 +983,7 @@ static void connected(void *owner, struct channel *channel)
 	}
 	channel->connecting = false;
 	if (channel->kind != CHANNEL_CONTROL) {
+		channel->held = channel->kind == CHANNEL_BULK && came_too_late(source);
 		send_join(source, channel);
 		return;
 	}
@@ -1069,15 +1083,11 @@ static void set_downtime_limit(struct source *source, uint64_t value)
 
 static void set_channels(struct source *source, enum channel_kind kind, uint64_t value)
 {
-	const struct side *side = &source->side;
-	unsigned int most = side->stream ? 1 : CHANNELS_MAX;
-
-	if (value >= 1 && value <= most)
+	if (value < 1 || value > CHANNELS_MAX)
+		log_warning("command set: \"%s_channels\" is %llu, wanted 1 to %u",
+			    channel_name(kind), (unsigned long long)value, CHANNELS_MAX);
+	else if (!source->side.stream)	/* which has one of each */
 		source->wanted[kind] = (unsigned int)value;
-	else
-		log_warning("command set: \"%s_channels\" is %llu, wanted %s%u", channel_name(kind),
-			    (unsigned long long)value,
-			    side->stream ? "for one stream no other number than " : "1 to ", most);
 }
 
 static void set_bulk_channels(struct source *source, uint64_t value)

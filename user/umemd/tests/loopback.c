@@ -1333,7 +1333,7 @@ static void test_channels_in_precopy(struct migration *m)
 	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "downtime_limit_ms", 0));
 	if (!both_advise(m))
 		return;
-	start_writing(writers, m);
+	start_writing(writers, m, 0);
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
 		set_channels(m, 1, numbers[i]);
 		if (!both_have_channels(m, 1, numbers[i]) ||
@@ -1368,7 +1368,7 @@ static void test_lost_channel(struct migration *m)
 
 static void test_channels_of_a_stream(struct migration *m)
 {
-	begin_over_pair(m);
+	begin_over_pair(m, NULL);
 	set_channels(m, 2, 2);
 	travel(m, 4);
 	check(counter(&m->source, "bulk_channels") == 1);
