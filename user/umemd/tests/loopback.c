@@ -887,7 +887,7 @@ static const char *const precopy[] = { "--precopy", NULL };
 static void test_two_stages(struct migration *m)
 {
 	begin(m, 3, 8 * MIB, precopy, false);
-	travel_in_two_stages(m, 6);
+	travel_in_two_stages(m, 3);
 }
 
 static void test_two_stages_at_once(struct migration *m)
@@ -901,7 +901,7 @@ static void test_two_stages_compressed(struct migration *m)
 	static const char *const extra[] = { "--precopy", "--compress=zstd", NULL };
 
 	begin(m, 2, 8 * MIB, extra, false);
-	travel_in_two_stages(m, 4);
+	travel_in_two_stages(m, 3);
 	check(counter(&m->source, "compressed_pages") > 0);
 }
 
