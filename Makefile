@@ -91,6 +91,7 @@ demo: lab-build
 
 bench: lab-build
 	$(PYTHON) tools/bench/migrate.py
+	$(PYTHON) tools/bench/waits.py
 
 bench-track: lab-build
 	$(PYTHON) tools/bench/track.py

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Sockets in the file system, and where control sockets are: $XDG_RUNTIME_DIR, else /run/umem for root, else
- * /tmp/umem-UID. A folder counts only if it is this user's and nobody else can
- * write to it.
+ * Sockets in the file system, and where control sockets are: $XDG_RUNTIME_DIR, else
+ * /run/umem for root, else /tmp/umem-UID. A folder counts only if it is this user's
+ * and nobody else can write to it.
  */
 #ifndef COMMON_RUNTIME_H
 #define COMMON_RUNTIME_H

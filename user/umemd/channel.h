@@ -20,6 +20,14 @@
 
 struct channel;
 
+/* How far a channel has come that is to end before the others do. */
+enum channel_end {
+	CHANNEL_STAYS,
+	CHANNEL_LEAVING,	/* nothing new goes on it */
+	CHANNEL_SAID_LEAVE,
+	CHANNEL_HEARD_LEAVE,	/* and said it: what comes next is its end */
+};
+
 /* Asked at each header, before memory is taken for what follows. */
 typedef int (*channel_admit)(struct channel *channel, const struct frame *frame, char *error);
 
@@ -30,6 +38,7 @@ typedef int (*channel_admit)(struct channel *channel, const struct frame *frame,
  * @kind: of a channel of a session; and
  * @index: which of its kind it is
  * @connecting: writable will mean that it is connected, or failed to
+ * @held: nothing may go on it before the next SYNC
  * @frame: after channel_receive() gave 1: the header
  * @payload: and what follows it; of PAGES the entries only
  * @data: of PAGES: the contents of the pages, page aligned
@@ -41,7 +50,8 @@ struct channel {
 	void *owner;
 	enum channel_kind kind;
 	unsigned int index;
-	bool connecting;
+	bool connecting, held;
+	enum channel_end end;
 	char peer[CHANNEL_PEER_MAX];
 	channel_admit admit;
 	uint64_t *bytes;

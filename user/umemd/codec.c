@@ -49,6 +49,7 @@ static const struct frame_rule {
 	[FRAME_DISCARD] = { "DISCARD", DISCARD_RANGE, DISCARD_RANGE * DISCARD_MAX, DISCARD_MAX,
 			    0, DISCARD_RANGE, .region = true },
 	[FRAME_PUBLISH] = { "PUBLISH" },
+	[FRAME_LEAVE] = { "LEAVE" },
 };
 
 int wrong(char *error, const char *format, ...)
@@ -410,8 +411,9 @@ int join_decode(struct join *join, const uint8_t *payload, char *error)
 	if (join->kind != CHANNEL_URGENT && join->kind != CHANNEL_BULK)
 		return wrong(error, "JOIN has kind %u, wanted %u (urgent) or %u (bulk)",
 			     join->kind, CHANNEL_URGENT, CHANNEL_BULK);
-	if (join->index)
-		return wrong(error, "JOIN has index %u, wanted 0", join->index);
+	if (join->index >= CHANNELS_MAX)
+		return wrong(error, "JOIN has index %u, wanted 0 to %u", join->index,
+			     CHANNELS_MAX - 1);
 	return 0;
 }
 

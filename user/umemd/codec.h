@@ -65,6 +65,7 @@ enum frame_type {
 	FRAME_SYNC = 19,
 	FRAME_DISCARD = 20,
 	FRAME_PUBLISH = 21,
+	FRAME_LEAVE = 22,
 	FRAME_TYPES
 };
 

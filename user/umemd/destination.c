@@ -30,7 +30,7 @@
 #define GOODBYE_NS		(2 * NSEC_PER_SEC)	/* for a REFUSE to be read */
 #define END_NS			(60 * NSEC_PER_SEC)	/* for a source that lost END */
 #define REPAIR_NS		(1 * NSEC_PER_SEC)
-#define STRANGERS_MAX		16
+#define STRANGERS_MAX		(16 + 2 * CHANNELS_MAX)	/* all channels may come at once */
 #define EVENTS_BATCH		64
 #define REQUESTS_UNSENT		(32 * 1024)
 #define STATE_UNSENT		(256 * 1024)
@@ -188,7 +188,7 @@ static bool may_ask(const struct destination *destination)
 {
 	enum session_state state = destination->side.session.state;
 
-	return side_idlest(&destination->side, CHANNEL_URGENT) && state >= SESSION_ADVISE &&
+	return side_idlest(&destination->side, CHANNEL_URGENT, false) && state >= SESSION_ADVISE &&
 	       state <= SESSION_RUNNING;
 }
 
@@ -201,7 +201,7 @@ static void ask(struct destination *destination, const struct destination_region
 		.region = region->number,
 		.count = count,
 	};
-	struct channel *channel = side_idlest(&destination->side, CHANNEL_URGENT);
+	struct channel *channel = side_idlest(&destination->side, CHANNEL_URGENT, false);
 	uint8_t payload[8 * REQUEST_MAX];
 
 	if (!count || !may_ask(destination))
@@ -1117,6 +1117,21 @@ static bool is_our_session(const struct destination *destination, const uint8_t 
 	return destination->side.session.state != SESSION_NONE && !differs;
 }
 
+/* Channels may be had at any time in a session, one of each kind is had to begin with. */
+static bool may_join(struct destination *destination, const struct join *join)
+{
+	enum session_state state = destination->side.session.state;
+	struct channel *there = destination->side.channels[join->kind][join->index];
+
+	if (state == SESSION_NONE || state == SESSION_PAUSED)
+		return false;
+	if (there && there->end == CHANNEL_HEARD_LEAVE) {
+		side_drop(&destination->side, there);
+		there = NULL;
+	}
+	return !there;
+}
+
 static void take_join(struct stranger *stranger)
 {
 	struct destination *destination = stranger->destination;
@@ -1131,13 +1146,12 @@ static void take_join(struct stranger *stranger)
 		refuse(stranger, REFUSE_SESSION, "JOIN names a session that is not the one here");
 		return;
 	}
-	if ((destination->side.session.state != SESSION_PREPARE &&
-	     destination->side.session.state != SESSION_RESUME) ||
-	    join.index >= destination->side.nr[join.kind] ||
-	    destination->side.channels[join.kind][join.index]) {
-		snprintf(error, sizeof(error), "the %s channel cannot join in state %s",
-			 channel_name(join.kind),
-			 session_state_name(destination->side.session.state));
+	if (!may_join(destination, &join)) {
+		snprintf(error, sizeof(error), "%s channel %u cannot join in state %s%s",
+			 channel_name(join.kind), join.index,
+			 session_state_name(destination->side.session.state),
+			 destination->side.channels[join.kind][join.index] ?
+			 ": it is there already" : "");
 		refuse(stranger, REFUSE_SESSION, error);
 		return;
 	}
@@ -1394,7 +1408,7 @@ static void tick(void *owner, uint64_t now)
 static void set_wants(void *owner)
 {
 	struct destination *destination = owner;
-	const struct channel *urgent = side_idlest(&destination->side, CHANNEL_URGENT);
+	const struct channel *urgent = side_idlest(&destination->side, CHANNEL_URGENT, false);
 	bool asking = !urgent || channel_queued(urgent) < REQUESTS_UNSENT;
 
 	for (uint32_t i = 0; i < destination->nr_regions; i++)

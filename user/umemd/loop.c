@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <unistd.h>
 
+#include "common/util.h"
+
 int loop_init(struct loop *loop)
 {
 	loop->ready_count = 0;
@@ -59,9 +61,13 @@ void loop_remove(struct loop *loop, struct watch *watch)
 	}
 }
 
-int loop_turn(struct loop *loop, int timeout_ms)
+int loop_turn(struct loop *loop, uint64_t timeout_ns)
 {
-	int n = epoll_wait(loop->epoll, loop->ready, LOOP_BATCH, timeout_ms);
+	struct timespec timeout = {
+		.tv_sec = (time_t)(timeout_ns / NSEC_PER_SEC),
+		.tv_nsec = (long)(timeout_ns % NSEC_PER_SEC),
+	};
+	int n = epoll_pwait2(loop->epoll, loop->ready, LOOP_BATCH, &timeout, NULL);
 
 	if (n < 0)
 		return errno == EINTR ? 0 : -errno;

@@ -48,11 +48,11 @@ void loop_remove(struct loop *loop, struct watch *watch);
 
 /**
  * loop_turn - wait once and serve what is ready
- * @timeout_ms: as epoll_wait()
+ * @timeout_ns: how long to wait at most
  *
  * Return: 0 or -errno.
  */
-int loop_turn(struct loop *loop, int timeout_ms);
+int loop_turn(struct loop *loop, uint64_t timeout_ns);
 
 void loop_destroy(struct loop *loop);
 

@@ -2,11 +2,12 @@
 
 umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c umemd/side.c \
 	umemd/codec.c umemd/session.c umemd/scheduler.c umemd/histogram.c umemd/pending.c \
-	umemd/blocktime.c umemd/pacer.c umemd/precopy.c umemd/tracker.c umemd/compress.c \
-	umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c umemd/socket.c umemd/mux.c \
+	umemd/blocktime.c umemd/pacer.c umemd/window.c umemd/precopy.c umemd/tracker.c \
+	umemd/compress.c umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c \
+	umemd/socket.c umemd/mux.c \
 	umemd/stream.c umemd/launcher.c $(common-src)
 
-umemd-tests := codec scheduler session histogram pending blocktime progress pacer precopy \
+umemd-tests := codec scheduler session histogram pending blocktime progress pacer window precopy \
 	compress touch options channel socket mux stream
 
 umemd-test_codec-src     := umemd/codec.c
@@ -17,6 +18,7 @@ umemd-test_pending-src   := umemd/pending.c
 umemd-test_blocktime-src := umemd/blocktime.c
 umemd-test_progress-src  := umemd/progress.c umemd/histogram.c umemd/blocktime.c
 umemd-test_pacer-src     := umemd/pacer.c
+umemd-test_window-src    := umemd/window.c
 umemd-test_precopy-src   := umemd/precopy.c
 umemd-test_compress-src  := umemd/compress.c
 umemd-test_touch-src     := umemd/touch.c

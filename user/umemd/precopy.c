@@ -20,7 +20,7 @@ uint64_t precopy_expected_ms(const struct precopy *precopy, uint64_t pages)
 	if (!precopy->rate)
 		return UINT64_MAX;
 	ms /= (double)precopy->rate;
-	return ms < 1e18 ? (uint64_t)ms : UINT64_MAX;
+	return ms < 1e18 ? (uint64_t)ms + (ms > (double)(uint64_t)ms) : UINT64_MAX;
 }
 
 bool precopy_collected(struct precopy *precopy, uint64_t dirty, uint64_t bytes, uint64_t now)
@@ -49,7 +49,9 @@ void precopy_sent(struct precopy *precopy, uint64_t bytes, uint64_t now)
 
 uint64_t precopy_wait(const struct precopy *precopy, uint64_t now)
 {
-	uint64_t next = precopy->begun_ns + PRECOPY_PERIOD_NS;
+	uint64_t collecting = precopy->send_ns - precopy->begun_ns;
+	uint64_t next = precopy->begun_ns +
+			max(PRECOPY_PERIOD_NS, collecting * PRECOPY_COLLECT_PART);
 
 	return next > now ? next - now : 0;
 }

@@ -4,8 +4,8 @@
  * what is left is little enough. Time is given from outside.
  *
  * A round collects which pages are dirty, then sends those. The next begins when
- * all went, and not sooner than PRECOPY_PERIOD_NS after this one did: to collect
- * costs the guest a fault for each page it writes to afterwards.
+ * all went, but not too soon after this one did: to collect costs time, and the
+ * guest a fault for each page it writes to afterwards.
  */
 #ifndef UMEMD_PRECOPY_H
 #define UMEMD_PRECOPY_H
@@ -13,8 +13,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define PRECOPY_PERIOD_NS	100000000ULL
-#define PRECOPY_RATE_BYTES	(1ULL << 20)	/* fewer tell nothing of the rate */
+#define PRECOPY_PERIOD_NS	100000000ULL	/* of rounds, at least */
+#define PRECOPY_COLLECT_PART	5		/* of a round, at most, is spent collecting */
+#define PRECOPY_RATE_BYTES	(16ULL << 20)	/* fewer may all be in the sockets' buffers */
 #define DOWNTIME_LIMIT_MS	300		/* QEMU's own default of downtime-limit */
 
 enum precopy_step {
@@ -65,7 +66,7 @@ uint64_t precopy_wait(const struct precopy *precopy, uint64_t now);
 /**
  * precopy_expected_ms - how long @pages take to send
  *
- * Return: milliseconds; UINT64_MAX if the rate is not known.
+ * Return: milliseconds, rounded up; UINT64_MAX if the rate is not known.
  */
 uint64_t precopy_expected_ms(const struct precopy *precopy, uint64_t pages);
 

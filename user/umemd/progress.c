@@ -34,6 +34,8 @@ static const struct counter counters[] = {
 	COUNTER("urgent_bytes_per_s", rates[CHANNEL_URGENT], BY_BOTH),
 	COUNTER("bulk_bytes_per_s", rates[CHANNEL_BULK], BY_BOTH),
 	COUNTER("control_bytes_per_s", rates[CHANNEL_CONTROL], BY_BOTH),
+	COUNTER("urgent_channels", channels[CHANNEL_URGENT], BY_BOTH),
+	COUNTER("bulk_channels", channels[CHANNEL_BULK], BY_BOTH),
 	COUNTER("requests", requests, BY_BOTH),
 	COUNTER("prefault_pages", prefault_pages, BY_SOURCE),
 	COUNTER("prefault_hits", prefault_hits, BY_SOURCE),

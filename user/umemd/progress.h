@@ -16,6 +16,7 @@
 /**
  * struct progress - counters of one migration
  * @bytes: on the wire, both directions, by enum channel_kind
+ * @channels: that are connected and stay, likewise
  * @pages_done: source: pages sent at least once; destination: pages present
  * @requests: pages asked for
  * @zero_pages: pages that went as a bit
@@ -37,6 +38,7 @@
  */
 struct progress {
 	uint64_t bytes[3];
+	uint64_t channels[3];
 	uint64_t pages_total;
 	uint64_t pages_done;
 	uint64_t requests;

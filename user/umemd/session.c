@@ -49,7 +49,7 @@ struct frame_row {
 static const struct frame_row frame_rows[2][FRAME_TYPES] = {
 	[ROLE_SOURCE] = {
 		[FRAME_HELLO_ACK] = { IN(HELLO), ON(CONTROL), SESSION_PREPARE },
-		[FRAME_REFUSE] = { IN(HELLO) | IN(PREPARE) | IN(RESUME),
+		[FRAME_REFUSE] = { IN(HELLO) | IN(PREPARE) | MOVING | IN(RESUME),
 				   ON(CONTROL) | ON(URGENT) | ON(BULK), SAME },
 		[FRAME_PREPARED] = { IN(PREPARE) | IN(RESUME), ON(CONTROL), SESSION_ADVISE },
 		[FRAME_READY] = { IN(LISTEN), ON(CONTROL), SESSION_READY },
@@ -59,6 +59,7 @@ static const struct frame_row frame_rows[2][FRAME_TYPES] = {
 		[FRAME_ERROR] = { CONNECTED, ON(CONTROL), SAME },
 		[FRAME_BITMAP] = { IN(RESUME), ON(CONTROL), SAME },
 		[FRAME_PING] = { CONNECTED | IN(HELLO), ON(CONTROL), SAME },
+		[FRAME_LEAVE] = { CONNECTED, ON(URGENT) | ON(BULK), SAME },
 	},
 	[ROLE_DESTINATION] = {
 		[FRAME_HELLO] = { IN(NONE), ON(CONTROL), SESSION_PREPARE },
@@ -73,6 +74,7 @@ static const struct frame_row frame_rows[2][FRAME_TYPES] = {
 		[FRAME_ERROR] = { CONNECTED, ON(CONTROL), SAME },
 		[FRAME_CANCEL] = { BEFORE_GO, ON(CONTROL), SAME },
 		[FRAME_PING] = { CONNECTED, ON(CONTROL), SAME },
+		[FRAME_LEAVE] = { CONNECTED, ON(URGENT) | ON(BULK), SAME },
 		/* Control may overtake what bulk still carries. */
 		[FRAME_SYNC] = { IN(ADVISE) | IN(LISTEN), ON(BULK), SAME },
 		[FRAME_DISCARD] = { IN(ADVISE), ON(CONTROL), SAME },

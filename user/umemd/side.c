@@ -10,6 +10,7 @@
 
 #include "common/log.h"
 #include "common/util.h"
+#include "umemd/socket.h"
 
 #define TICK_MS		100
 #define PING_PERIOD_NS	(5 * NSEC_PER_SEC)
@@ -27,10 +28,14 @@ void side_finish(struct side *side, int exit_status)
 	side->exit_status = exit_status;
 }
 
-static void drop(struct side *side, struct channel *channel)
+void side_drop(struct side *side, struct channel *channel)
 {
-	side->channels[channel->kind][channel->index] = NULL;
+	enum channel_kind kind = channel->kind;
+
+	side->channels[kind][channel->index] = NULL;
 	channel_free(&side->loop, channel);
+	while (side->nr[kind] && !side->channels[kind][side->nr[kind] - 1])
+		side->nr[kind]--;
 }
 
 void side_close_channels(struct side *side)
@@ -39,7 +44,7 @@ void side_close_channels(struct side *side)
 
 	for (int kind = 0; kind < SIDE_KINDS; kind++) {
 		side_for_each(side, kind, channel)
-			drop(side, channel);
+			side_drop(side, channel);
 	}
 	side->lost_ns = 0;
 }
@@ -109,6 +114,10 @@ static void channel_ended(struct side *side, struct channel *channel, const char
 {
 	char text[sizeof(side->lost_why)];
 
+	if (channel->end == CHANNEL_HEARD_LEAVE) {
+		side_drop(side, channel);
+		return;
+	}
 	if (side->stream && stream_broken(side->stream))
 		why = stream_broken(side->stream);
 	snprintf(text, sizeof(text), "connection to %s lost on the %s channel: %s", side->name,
@@ -117,7 +126,7 @@ static void channel_ended(struct side *side, struct channel *channel, const char
 		side_lost(side, "%s", side->lost_ns ? side->lost_why : text);
 		return;
 	}
-	drop(side, channel);
+	side_drop(side, channel);
 	if (!side->lost_ns) {
 		side->lost_ns = now_ns() + EXPLAIN_NS;
 		strcpy(side->lost_why, text);
@@ -136,24 +145,30 @@ struct channel *side_control(const struct side *side)
 bool side_is_joined(const struct side *side)
 {
 	for (int kind = CHANNEL_URGENT; kind < SIDE_KINDS; kind++) {
-		for (unsigned int i = 0; i < side->nr[kind]; i++) {
-			const struct channel *channel = side->channels[kind][i];
+		const struct channel *first = side->channels[kind][0];
 
-			if (!channel || channel->connecting)
-				return false;
-		}
+		if (!first || first->connecting)
+			return false;
 	}
 	return true;
 }
 
-struct channel *side_idlest(const struct side *side, enum channel_kind kind)
+struct channel *side_idlest(const struct side *side, enum channel_kind kind, bool idle)
 {
 	struct channel *channel, *idlest = NULL;
+	uint64_t bytes, least = UINT64_MAX;
 
 	side_for_each(side, kind, channel) {
-		if (!channel->connecting &&
-		    (!idlest || channel_queued(channel) < channel_queued(idlest)))
+		if (channel->connecting || channel->held || channel->end ||
+		    (idle && channel_busy(channel)))
+			continue;
+		/* Is it the only one that can be? Then the kernel need not be asked. */
+		bytes = side->nr[kind] == 1 ? 0 : channel_queued(channel) +
+						  socket_under_way(channel->watch.fd);
+		if (bytes < least) {
+			least = bytes;
 			idlest = channel;
+		}
 	}
 	return idlest;
 }
@@ -175,6 +190,13 @@ bool side_say(struct side *side, enum frame_type type, uint16_t flags)
 
 void side_progress(struct side *side)
 {
+	for (int kind = 0; kind < SIDE_KINDS; kind++) {
+		struct channel *channel;
+
+		side->progress.channels[kind] = 0;
+		side_for_each(side, kind, channel)
+			side->progress.channels[kind] += !channel->connecting && !channel->end;
+	}
 	side->role->count(side->owner);
 	launcher_send(&side->launcher,
 		      progress_event(&side->progress, side->role->role,
@@ -182,6 +204,20 @@ void side_progress(struct side *side)
 }
 
 /* What comes in. */
+
+/* The source says it when it wants the channel no more; the destination has the last word. */
+static void take_leave(struct side *side, struct channel *channel)
+{
+	if (channel->end == CHANNEL_SAID_LEAVE) {
+		side_drop(side, channel);
+	} else if (side->role->role == ROLE_SOURCE || !channel->index) {
+		side_lost(side, "%s: frame LEAVE came on %s channel %u, which is to stay",
+			  side->name, channel_name(channel->kind), channel->index);
+	} else {
+		channel->end = CHANNEL_HEARD_LEAVE;
+		side_sent(side, channel, channel_say(channel, FRAME_LEAVE, 0));
+	}
+}
 
 static void take_frame(struct side *side, struct channel *channel)
 {
@@ -192,6 +228,8 @@ static void take_frame(struct side *side, struct channel *channel)
 	} else if (channel->frame.type == FRAME_ERROR) {
 		text_decode(text, channel->payload, channel->frame.length);
 		side_lost(side, "%s failed: %s", side->name, text);
+	} else if (channel->frame.type == FRAME_LEAVE) {
+		take_leave(side, channel);
 	} else {
 		side->role->take(side->owner, channel);
 	}
@@ -259,6 +297,8 @@ static int admit(struct channel *channel, const struct frame *frame, char *error
 	const struct side *side = channel->owner;
 	int err = 0;
 
+	if (channel->end == CHANNEL_HEARD_LEAVE)
+		return wrong(error, "frame %s came after LEAVE", frame_name(frame->type));
 	if (side->role->admits)
 		err = side->role->admits(side->owner, channel, frame, error);
 	return err ? err : session_admits(&side->session, channel->kind, frame, error);
@@ -283,6 +323,7 @@ void side_add(struct side *side, struct channel *channel, enum channel_kind kind
 	channel->bytes = &side->progress.bytes[kind];
 	*channel->bytes += bytes;
 	side->channels[kind][index] = channel;
+	side->nr[kind] = max(side->nr[kind], index + 1);
 }
 
 /* The launcher. */
@@ -366,13 +407,6 @@ static void set_wants(struct side *side)
 	side->role->set_wants(side->owner);
 }
 
-static int timeout_ms(const struct side *side, uint64_t until_tick)
-{
-	uint64_t wait = side->role->wait_ns(side->owner);
-
-	return wait ? (int)(min(wait, until_tick) / NSEC_PER_MSEC) + 1 : 0;
-}
-
 void side_run(struct side *side)
 {
 	uint64_t next_tick = 0;
@@ -392,7 +426,8 @@ void side_run(struct side *side)
 		set_wants(side);
 		if (side->stream)
 			stream_turn(side->stream);
-		err = loop_turn(&side->loop, timeout_ms(side, next_tick - now));
+		err = loop_turn(&side->loop, min(side->role->wait_ns(side->owner),
+						 next_tick - now));
 		if (err)
 			side_fail(side, "epoll: %s", strerror(-err));
 	}
@@ -408,8 +443,6 @@ int side_init(struct side *side, const struct side_role *role, void *owner,
 	side->options = options;
 	side->role = role;
 	side->owner = owner;
-	for (int kind = 0; kind < SIDE_KINDS; kind++)
-		side->nr[kind] = 1;
 	side->state.fd = -1;
 	side->launcher.command = command;
 	side->launcher.lost = launcher_lost;

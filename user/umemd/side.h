@@ -60,7 +60,7 @@ struct side_role {
  * struct side - one end of a migration
  * @name: of the other side, for messages
  * @channels: by kind and index; NULL where there is none
- * @nr: how many of each kind the session has; 1 of control
+ * @nr: places in use of each kind: none is there beyond, some may be empty
  * @stream: of fd: and exec:; NULL where each channel is a connection of its own
  * @lost_ns: when a channel that ended ends the rest; 0: none did
  */
@@ -130,11 +130,21 @@ void side_close_channels(struct side *side);
 /* NULL unless it is there. */
 struct channel *side_control(const struct side *side);
 
-/* Are all channels of urgent and of bulk there, and connected? */
+/* Is there a channel of each kind, connected? The first: the others may come and go. */
 bool side_is_joined(const struct side *side);
 
-/* Of those that are connected the one with least queued; NULL if none is. */
-struct channel *side_idlest(const struct side *side, enum channel_kind kind);
+/**
+ * side_idlest - the channel of a kind with least on its way
+ * @idle: of those that are not busy
+ *
+ * So one connection that is slow does not get what another could carry.
+ *
+ * Return: NULL if none is connected, and stays.
+ */
+struct channel *side_idlest(const struct side *side, enum channel_kind kind, bool idle);
+
+/* Ends a channel without a word. */
+void side_drop(struct side *side, struct channel *channel);
 
 /* What a send gave: true if the connection is still good. */
 bool side_sent(struct side *side, struct channel *channel, int err);

@@ -5,15 +5,18 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "common/runtime.h"
+#include "common/util.h"
 
 static int resolve_tcp(const struct uri *uri, int listen, struct socket_address *addresses,
 		       unsigned int *count, char *error)
@@ -282,4 +285,26 @@ void socket_limit_unsent(int fd, int bytes)
 	/* Of a unix socket what the other side has not read is what is unsent. */
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes)))
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+}
+
+int socket_get_path(int fd, struct socket_path *path)
+{
+	struct tcp_info info = { 0 };
+	socklen_t size = sizeof(info);
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size))
+		return -errno;
+	if (!info.tcpi_delivery_rate || !info.tcpi_min_rtt || info.tcpi_min_rtt == ~0U)
+		return -ENODATA;
+	path->rate = info.tcpi_delivery_rate;
+	path->rtt_ns = info.tcpi_min_rtt * NSEC_PER_USEC;
+	return 0;
+}
+
+uint64_t socket_under_way(int fd)
+{
+	int bytes = 0;
+
+	ioctl(fd, SIOCOUTQ, &bytes);
+	return (uint64_t)bytes;
 }

@@ -64,6 +64,22 @@ int socket_accept(int listener, int *fd, char peer[SOCKET_TEXT_MAX]);
 int socket_connect(const struct socket_address *address, int *fd);
 int socket_connected(int fd);
 
+/**
+ * struct socket_path - what TCP knows of the way to the other side
+ * @rate: bytes a second that arrived lately
+ * @rtt_ns: the shortest time there and back that was seen
+ */
+struct socket_path {
+	uint64_t rate;
+	uint64_t rtt_ns;
+};
+
+/* Return: 0; -errno: not a TCP socket, or nothing is known yet. */
+int socket_get_path(int fd, struct socket_path *path);
+
+/* Bytes that were sent and, as far as this side knows, not received. */
+uint64_t socket_under_way(int fd);
+
 /* Keep at most this many unsent bytes in the kernel. */
 void socket_limit_unsent(int fd, int bytes);
 

@@ -31,6 +31,7 @@
 #include "umemd/side.h"
 #include "umemd/socket.h"
 #include "umemd/tracker.h"
+#include "umemd/window.h"
 
 #define RETRY_FIRST_NS		(100 * NSEC_PER_MSEC)
 #define RETRY_LAST_NS		(5 * NSEC_PER_SEC)
@@ -70,15 +71,18 @@ struct source_region {
  * struct page_frame - the PAGES frame a channel is busy with
  * @head: header and entries
  * @copies: of early pages, BULK_BATCH of them; NULL until needed
+ * @packed: of compressed pages, COMPRESSED_BATCH of them; NULL until needed
  */
 struct page_frame {
 	uint8_t head[FRAME_HEADER + PAGES_MAX * PAGES_ENTRY];
 	uint8_t *copies;
+	uint8_t *packed;
 };
 
 /**
  * struct source - the side that sends pages
  * @frames: what the channels of urgent and bulk are busy with
+ * @wanted: how many channels of urgent and of bulk there are to be
  * @tracking: pre-copy is not over: the tracker knows what the guest writes to
  * @closing: and the last of that is found out, since nothing writes any more
  */
@@ -87,6 +91,8 @@ struct source {
 	struct scheduler scheduler;
 	struct pacer pacer;	/* of bulk once the guest has stopped */
 	struct pacer early_pacer;	/* and before */
+	struct window window;
+	uint64_t bulk_ns;		/* bulk waits for urgent until then */
 	struct precopy precopy;
 	struct tracker tracker;
 	bool tracking, closing;
@@ -95,8 +101,8 @@ struct source {
 	struct socket_address addresses[SOCKET_ADDRESSES_MAX];
 	unsigned int nr_addresses, address;
 	struct page_frame frames[SIDE_KINDS][CHANNELS_MAX];
+	unsigned int wanted[SIDE_KINDS];
 	struct compressor *compressor;	/* --compress */
-	uint8_t *packed;		/* contents of bulk's frame */
 
 	bool stopped;		/* pages may be sent */
 	bool all_sent;		/* ALL_SENT was sent */
@@ -155,6 +161,13 @@ static bool is_early(const struct source *source)
 static struct pacer *bulk_pacer(struct source *source)
 {
 	return is_early(source) ? &source->early_pacer : &source->pacer;
+}
+
+/* What was a hole may be one no more. */
+static void forget_extents(struct source *source)
+{
+	for (uint32_t i = 0; i < source->side.options->nr_regions; i++)
+		memset(source->regions[i].extents, 0, sizeof(source->regions[i].extents));
 }
 
 static bool next_pick(struct source *source, enum channel_kind kind, struct pick *pick)
@@ -270,7 +283,7 @@ static bool send_pages(struct source *source, struct channel *channel)
 
 			if (compresses(source, kind))
 				contents = pack(source, &entry, page,
-						source->packed + full * PAGE_BYTES);
+						buffers->packed + full * PAGE_BYTES);
 			add_contents(iov, &iov_count, contents, page_entry_contents(&entry));
 			full++;
 		}
@@ -307,32 +320,36 @@ static bool may_send_pages(const struct source *source)
 	return source->stopped && is_connected(source);
 }
 
-/* Of those of @kind that are done with what they had the first; NULL if none is. */
-static struct channel *idle_channel(const struct source *source, enum channel_kind kind)
-{
-	struct channel *channel;
-
-	side_for_each(&source->side, kind, channel) {
-		if (!channel_busy(channel))
-			return channel;
-	}
-	return NULL;
-}
-
 /* Until it has no more or takes no more. */
 static void send_urgent(struct source *source)
 {
 	struct channel *channel;
 
-	while (may_send_pages(source) && (channel = idle_channel(source, CHANNEL_URGENT)) &&
+	while (may_send_pages(source) &&
+	       (channel = side_idlest(&source->side, CHANNEL_URGENT, true)) &&
 	       send_pages(source, channel))
 		;
 }
 
-/* Nanoseconds until the limit lets bulk send again. */
+/* Nanoseconds until the limit, or urgent, lets bulk send again. */
 static uint64_t bulk_waits(const struct source *source)
 {
-	return pacer_wait(is_early(source) ? &source->early_pacer : &source->pacer, now_ns());
+	const struct pacer *pacer = is_early(source) ? &source->early_pacer : &source->pacer;
+	uint64_t now = now_ns();
+
+	return max(pacer_wait(pacer, now), source->bulk_ns - min(source->bulk_ns, now));
+}
+
+static bool any_is_idle(const struct source *source, enum channel_kind kind)
+{
+	struct channel *channel;
+
+	side_for_each(&source->side, kind, channel) {
+		if (!channel->connecting && !channel->held && !channel->end &&
+		    !channel_busy(channel))
+			return true;
+	}
+	return false;
 }
 
 static bool may_send_bulk(const struct source *source)
@@ -344,8 +361,58 @@ static bool may_send_bulk(const struct source *source)
 	/* Between stop and GO the hosts are busy with the state of the devices. */
 	return is_connected(source) &&
 	       (early || source->side.session.state == SESSION_RUNNING) &&
-	       idle_channel(source, CHANNEL_URGENT) && idle_channel(source, CHANNEL_BULK) &&
+	       any_is_idle(source, CHANNEL_URGENT) && any_is_idle(source, CHANNEL_BULK) &&
 	       !bulk_waits(source);
+}
+
+static bool bulk_is_due(struct source *source)
+{
+	struct pick pick;
+
+	return may_send_bulk(source) &&
+	       (next_pick(source, CHANNEL_BULK, &pick) ||
+		(source->stopped && scheduler_all_sent(&source->scheduler) && !source->all_sent));
+}
+
+/* What the bulk channels together get through. */
+static void look_at_path(struct source *source, uint64_t now)
+{
+	uint64_t rate = 0, rtt_ns = UINT64_MAX;
+	struct socket_path path;
+	struct channel *channel;
+
+	side_for_each(&source->side, CHANNEL_BULK, channel) {
+		if (socket_get_path(channel->watch.fd, &path))
+			continue;
+		rate += path.rate;
+		rtt_ns = min(rtt_ns, path.rtt_ns);
+	}
+	window_set(&source->window, rate, rtt_ns, now);
+}
+
+static uint64_t under_way(const struct source *source, enum channel_kind kind)
+{
+	struct channel *channel;
+	uint64_t bytes = 0;
+
+	side_for_each(&source->side, kind, channel)
+		bytes += socket_under_way(channel->watch.fd);
+	return bytes;
+}
+
+/* Does what is on its way keep bulk from sending now? */
+static bool bulk_is_held(struct source *source)
+{
+	uint64_t now = now_ns(), wait;
+
+	if (is_early(source))
+		return false;
+	if (now - source->window.looked_ns >= WINDOW_LOOK_NS)
+		look_at_path(source, now);
+	wait = window_wait(&source->window, under_way(source, CHANNEL_BULK),
+			   under_way(source, CHANNEL_URGENT), now);
+	source->bulk_ns = now + wait;
+	return wait;
 }
 
 /* One frame, if urgent is idle. */
@@ -353,9 +420,9 @@ static void send_bulk(struct source *source)
 {
 	struct channel *channel;
 
-	if (!may_send_bulk(source))
+	if (!bulk_is_due(source) || bulk_is_held(source))
 		return;
-	channel = idle_channel(source, CHANNEL_BULK);
+	channel = side_idlest(&source->side, CHANNEL_BULK, true);
 	if (!send_pages(source, channel) && may_send_pages(source) &&
 	    scheduler_all_sent(&source->scheduler) && !source->all_sent) {
 		source->all_sent = true;
@@ -365,12 +432,49 @@ static void send_bulk(struct source *source)
 
 static bool has_more(void *owner, const struct channel *channel)
 {
-	struct source *source = owner;
-	struct pick pick;
+	return channel->kind == CHANNEL_BULK && !channel->end && bulk_is_due(owner);
+}
 
-	return channel->kind == CHANNEL_BULK && may_send_bulk(source) &&
-	       (next_pick(source, CHANNEL_BULK, &pick) ||
-		(source->stopped && scheduler_all_sent(&source->scheduler) && !source->all_sent));
+/* Numbers of channels. */
+
+static struct channel *open_channel(struct source *source, enum channel_kind kind,
+				    unsigned int index);
+
+/* Returns whether the connection is still good. */
+static bool say_leave(struct source *source, struct channel *channel)
+{
+	channel->end = CHANNEL_SAID_LEAVE;
+	return side_sent(&source->side, channel, channel_say(channel, FRAME_LEAVE, 0));
+}
+
+static bool adjust_place(struct source *source, enum channel_kind kind, unsigned int index)
+{
+	struct channel *channel = source->side.channels[kind][index];
+	bool wanted = index < source->wanted[kind];
+
+	if (!channel)
+		return !wanted || open_channel(source, kind, index);
+	if (!wanted && !channel->connecting && channel->end == CHANNEL_STAYS)
+		channel->end = CHANNEL_LEAVING;
+	/* Of early pages the other side has to know that they came before the next round. */
+	if (channel->end != CHANNEL_LEAVING || channel_busy(channel) ||
+	    (kind == CHANNEL_BULK && source->tracking))
+		return true;
+	return say_leave(source, channel);
+}
+
+/* The first of each kind is there: further ones come, or those of the highest index go. */
+static void adjust_channels(struct source *source)
+{
+	for (int kind = CHANNEL_URGENT; kind < SIDE_KINDS; kind++) {
+		unsigned int end = max(source->side.nr[kind], source->wanted[kind]);
+
+		for (unsigned int i = 1; i < end; i++) {
+			if (!is_connected(source) || source->side.lost_ns ||
+			    !adjust_place(source, (enum channel_kind)kind, i))
+				return;
+		}
+	}
 }
 
 /* Pre-copy: see precopy.h. */
@@ -396,6 +500,17 @@ static void begin_precopy(struct source *source)
 	precopy_begin(&source->precopy, now_ns());
 }
 
+/*
+ * Was there a SYNC that did not go on a channel that is new now? What goes on it
+ * could overtake older copies that others carried before that; so it waits for
+ * the next SYNC.
+ */
+static bool came_too_late(const struct source *source)
+{
+	return source->tracking &&
+	       (source->precopy.round > 1 || source->precopy.step == PRECOPY_WAIT);
+}
+
 static void end_precopy(struct source *source)
 {
 	if (source->tracking)
@@ -412,9 +527,7 @@ static bool collect(struct source *source, uint32_t *region, struct page_range *
 {
 	int err = tracker_step(&source->tracker, &source->scheduler, region, range);
 
-	/* A hole that was seen before may be one no more, and is dirty then, as of now. */
-	for (uint32_t i = 0; i < source->side.options->nr_regions; i++)
-		source->regions[i].extents[CHANNEL_BULK] = (struct extent){ 0 };
+	forget_extents(source);
 	if (err)
 		side_fail(&source->side, "cannot tell which pages the guest has written to: %s",
 			  strerror(-err));
@@ -447,23 +560,32 @@ static bool bulk_is_idle(const struct source *source)
 	struct channel *channel;
 
 	side_for_each(&source->side, CHANNEL_BULK, channel) {
-		if (channel_busy(channel))
+		if (!channel->connecting && channel_busy(channel))
 			return false;
 	}
 	return true;
 }
 
+static bool says_sync(const struct channel *channel)
+{
+	return !channel->connecting && channel->end <= CHANNEL_LEAVING;
+}
+
+/* A channel that is to leave has done so after this: no later round knows of it. */
 static void say_sync(struct source *source, uint16_t flags)
 {
-	struct frame frame = {
-		.type = FRAME_SYNC,
-		.flags = flags,
-		.count = source->side.nr[CHANNEL_BULK],
-	};
+	struct frame frame = { .type = FRAME_SYNC, .flags = flags };
 	struct channel *channel;
 
+	side_for_each(&source->side, CHANNEL_BULK, channel)
+		frame.count += says_sync(channel);
 	side_for_each(&source->side, CHANNEL_BULK, channel) {
+		if (!says_sync(channel))
+			continue;
 		if (!side_sent(&source->side, channel, channel_send(channel, &frame, NULL)))
+			return;
+		channel->held = false;
+		if (channel->end == CHANNEL_LEAVING && !say_leave(source, channel))
 			return;
 	}
 }
@@ -606,6 +728,7 @@ static void state_ready(void *owner, uint32_t events)
 		return;
 	}
 	side_close_state(&source->side);
+	forget_extents(source);		/* the devices may have written, too */
 	if (source->tracking) {
 		source->closing = true;
 		tracker_rewind(&source->tracker);
@@ -633,17 +756,10 @@ static void count(void *owner)
 		source->side.progress.precopy_bytes = source->side.progress.bytes[CHANNEL_BULK];
 }
 
-static struct channel *open_channel(struct source *source, enum channel_kind kind,
-				    unsigned int index);
-
 static void open_page_channels(struct source *source)
 {
-	for (int kind = CHANNEL_URGENT; kind < SIDE_KINDS; kind++) {
-		for (unsigned int i = 0; i < source->side.nr[kind]; i++) {
-			if (!open_channel(source, (enum channel_kind)kind, i))
-				return;
-		}
-	}
+	if (open_channel(source, CHANNEL_URGENT, 0))
+		open_channel(source, CHANNEL_BULK, 0);
 }
 
 static void take_hello_ack(struct source *source, struct channel *channel)
@@ -867,6 +983,7 @@ static void connected(void *owner, struct channel *channel)
 	}
 	channel->connecting = false;
 	if (channel->kind != CHANNEL_CONTROL) {
+		channel->held = channel->kind == CHANNEL_BULK && came_too_late(source);
 		send_join(source, channel);
 		return;
 	}
@@ -898,6 +1015,17 @@ static int begin_to_connect(struct source *source, enum channel_kind kind, int *
 	return socket_connect(&source->addresses[source->address], fd);
 }
 
+/* Returns whether there was memory for them. */
+static bool get_buffers(struct source *source, const struct channel *channel)
+{
+	struct page_frame *buffers = &source->frames[channel->kind][channel->index];
+
+	if (!compresses(source, channel->kind) || buffers->packed)
+		return true;
+	buffers->packed = malloc((size_t)COMPRESSED_BATCH * PAGE_BYTES);
+	return buffers->packed;
+}
+
 /* Begins to connect; NULL if that failed, and then the failure was dealt with. */
 static struct channel *open_channel(struct source *source, enum channel_kind kind,
 				    unsigned int index)
@@ -922,6 +1050,10 @@ static struct channel *open_channel(struct source *source, enum channel_kind kin
 	}
 	channel->connecting = true;
 	side_add(side, channel, kind, index, 0);
+	if (!get_buffers(source, channel)) {
+		side_fail(side, "out of memory");
+		return NULL;
+	}
 	return channel;
 }
 
@@ -949,6 +1081,25 @@ static void set_downtime_limit(struct source *source, uint64_t value)
 	source->precopy.limit_ms = value;
 }
 
+static void set_channels(struct source *source, enum channel_kind kind, uint64_t value)
+{
+	if (value < 1 || value > CHANNELS_MAX)
+		log_warning("command set: \"%s_channels\" is %llu, wanted 1 to %u",
+			    channel_name(kind), (unsigned long long)value, CHANNELS_MAX);
+	else if (!source->side.stream)	/* which has one of each */
+		source->wanted[kind] = (unsigned int)value;
+}
+
+static void set_bulk_channels(struct source *source, uint64_t value)
+{
+	set_channels(source, CHANNEL_BULK, value);
+}
+
+static void set_urgent_channels(struct source *source, uint64_t value)
+{
+	set_channels(source, CHANNEL_URGENT, value);
+}
+
 static void set(struct source *source, json_t *object)
 {
 	static const struct {
@@ -958,6 +1109,8 @@ static void set(struct source *source, json_t *object)
 		{ "max_bulk_bandwidth", set_bulk_bandwidth },
 		{ "max_precopy_bandwidth", set_precopy_bandwidth },
 		{ "downtime_limit_ms", set_downtime_limit },
+		{ "bulk_channels", set_bulk_channels },
+		{ "urgent_channels", set_urgent_channels },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
@@ -1022,6 +1175,7 @@ static void turn(void *owner)
 {
 	struct source *source = owner;
 
+	adjust_channels(source);
 	send_urgent(source);
 	send_bulk(source);
 	precopy_turn(source);
@@ -1121,8 +1275,7 @@ static int prepare(struct source *source, char *error)
 	source->side.progress.pages_total = source->scheduler.pages_total;
 	if (options->compress) {
 		source->compressor = compressor_new();
-		source->packed = malloc((size_t)COMPRESSED_BATCH * PAGE_BYTES);
-		if (!source->compressor || !source->packed) {
+		if (!source->compressor) {
 			snprintf(error, CODEC_ERROR_MAX, "no memory to compress pages with");
 			return -ENOMEM;
 		}
@@ -1193,7 +1346,8 @@ int source_run(const struct options *options)
 	end_precopy(source);
 	scheduler_destroy(&source->scheduler);
 	compressor_free(source->compressor);
-	free(source->packed);
+	for (int i = 0; i < CHANNELS_MAX; i++)
+		free(source->frames[CHANNEL_BULK][i].packed);
 	free(source);
 	return status;
 }

@@ -136,7 +136,7 @@ def pages_of(guest, first=None, count=None):
     Of all pages, or of `count` pages from `first` on.
     """
     pages = "" if first is None else f" {first} {count}"
-    return guest.host.run(f"{vm.REGION} $(pgrep -f {guest.qemu}){pages}", timeout=180,
+    return guest.host.run(f"{vm.REGION} show $(pgrep -f {guest.qemu}){pages}", timeout=180,
                           check=True).out.split()
 
 

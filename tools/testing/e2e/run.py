@@ -15,6 +15,7 @@ from vm import lab
 
 import environment
 import install
+import latency
 import migrations
 import prefault
 import refusals
@@ -22,7 +23,7 @@ import two_stage
 
 SUITES = {"migrations": migrations, "big": migrations.Big, "prefault": prefault,
           "two_stage": two_stage, "refusals": refusals, "environment": environment,
-          "install": install}
+          "install": install, "latency": latency}
 
 
 class Bench:

@@ -16,7 +16,7 @@ hosts = migrations.hosts
 
 
 def listening(host, **settings):
-    """A destination where the capability is typed, as QEMU's own post-copy wants it on both sides."""
+    """A destination; the capability is typed on it, too, as QEMU's own post-copy wants it."""
     destination = vm.Guest(host, "destination", incoming=INCOMING, **settings).start()
     destination.wait_event("LISTENING")
     answered = destination.type("migrate_set_capability postcopy-ram on")

@@ -407,10 +407,17 @@ class Host:
             raise LabError(f"{job} ended with {result.rc}: {result.out[-2000:].strip()}")
         return result
 
-    def limit_link(self, rate):
-        """What this host sends goes at no more than @rate, as tc writes it; None: at any."""
-        self.run(f"modprobe sch_tbf && tc qdisc replace dev eth0 root tbf rate {rate} burst 64kb"
-                 " latency 50ms" if rate else "tc qdisc del dev eth0 root", check=True)
+    def limit_link(self, rate, delay=None):
+        """What this host sends goes at no more than @rate and takes @delay, as tc writes them;
+        no rate: at any, and at once."""
+        if not rate:
+            self.run("tc qdisc del dev eth0 root", check=True)
+        elif delay:
+            self.run(f"modprobe sch_netem && tc qdisc replace dev eth0 root netem rate {rate}"
+                     f" delay {delay} limit 10000", check=True)
+        else:
+            self.run(f"modprobe sch_tbf && tc qdisc replace dev eth0 root tbf rate {rate}"
+                     " burst 64kb latency 50ms", check=True)
 
     def load_module(self, parameters=""):
         """Load umem.ko as make builds it."""

@@ -86,7 +86,8 @@ static void test_what_is_not_said_is_left_to_umem_qemu(void **state)
 	struct options options = parse("migrate tcp:a:1");
 
 	(void)state;
-	assert_false(options.at_once || options.no_push || options.follow || options.detach || options.json);
+	assert_false(options.at_once || options.no_push || options.follow || options.detach);
+	assert_false(options.json);
 	assert_null(options.guest);
 	assert_int_equal(options.forward, -1);
 	assert_int_equal(options.backward, -1);

@@ -181,6 +181,7 @@ struct side {
 	int status;
 	json_t *progress;	/* the latest */
 	unsigned int converged;	/* times that it said so */
+	json_int_t remaining;	/* bytes, when it did */
 };
 
 #define ARGUMENTS 24
@@ -255,6 +256,8 @@ static json_t *next_event(struct side *side, int timeout_ms)
 
 			if (event && !strcmp(event, "converged")) {
 				side->converged++;
+				side->remaining = json_integer_value(
+					json_object_get(object, "remaining_bytes"));
 				json_decref(object);
 				continue;
 			}
@@ -370,10 +373,11 @@ struct relay {
 	int listener, port, target;
 	pthread_t thread;
 	atomic_bool stop, cut, refuse;
+	atomic_int cut_one;	/* the connection made as the nth, from 1 on */
 	atomic_long forwarded;
 };
 
-#define RELAY_PAIRS 8
+#define RELAY_PAIRS 40
 
 static int connect_to(int port)
 {
@@ -435,15 +439,18 @@ static void *relay_main(void *argument)
 		for (int i = 0; i < RELAY_PAIRS * 2; i++) {
 			int *pair = pairs[i / 2];
 
-			if (pair[0] < 0 || (!relay->cut && !polls[1 + i].revents))
+			bool cut = relay->cut || relay->cut_one == i / 2 + 1;
+
+			if (pair[0] < 0 || (!cut && !polls[1 + i].revents))
 				continue;
-			if (relay->cut || !pass_on(relay, pair[i % 2], pair[!(i % 2)])) {
+			if (cut || !pass_on(relay, pair[i % 2], pair[!(i % 2)])) {
 				close(pair[0]);
 				close(pair[1]);
 				pair[0] = pair[1] = -1;
 			}
 		}
 		relay->cut = false;
+		relay->cut_one = 0;
 		if (polls[0].revents) {
 			int fd = accept4(relay->listener, NULL, NULL, SOCK_CLOEXEC);
 			int to = relay->refuse ? -1 : connect_to(relay->target);
@@ -556,13 +563,14 @@ static void begin(struct migration *m, unsigned int regions, uint64_t length,
 /* Of the migration over a path: no part of the tree, gone at its end. */
 #define UNIX_PATH "/tmp/umem-loopback.socket"
 
-static void begin_over(struct migration *m, const char *destination, const char *source)
+static void begin_over(struct migration *m, const char *destination, const char *source,
+		       const char *const *source_extra)
 {
 	memset(m, 0, sizeof(*m));
 	make_regions(m, 2, 8 * MIB);
 	start_side(&m->destination, "destination", destination, m->to, m->nr_to, NULL);
 	expect(&m->destination, "listening", "uri", destination);
-	start_side(&m->source, "source", source, m->from, m->nr_from, NULL);
+	start_side(&m->source, "source", source, m->from, m->nr_from, source_extra);
 }
 
 static void end(struct migration *m)
@@ -772,6 +780,7 @@ struct writer {
 	struct migration *m;
 	pthread_t thread;
 	uint64_t seed, writes;
+	useconds_t pause;	/* after each write */
 	atomic_bool stop;
 };
 
@@ -798,16 +807,18 @@ static void *keep_writing(void *argument)
 		else
 			for (unsigned int i = 0; i < PAGE / 8; i++)
 				page[i] = draw + i;
+		if (writer->pause)
+			usleep(writer->pause);
 	}
 	return NULL;
 }
 
 #define WRITERS 3
 
-static void start_writing(struct writer *writers, struct migration *m)
+static void start_writing(struct writer *writers, struct migration *m, useconds_t pause)
 {
 	for (unsigned int i = 0; i < WRITERS; i++) {
-		writers[i] = (struct writer){ .m = m, .seed = mix(i) };
+		writers[i] = (struct writer){ .m = m, .seed = mix(i), .pause = pause };
 		pthread_create(&writers[i].thread, NULL, keep_writing, &writers[i]);
 	}
 }
@@ -855,7 +866,7 @@ static void travel_in_two_stages(struct migration *m, json_int_t rounds)
 
 	if (!both_advise(m))
 		return;
-	start_writing(writers, m);
+	start_writing(writers, m, 0);
 	wait_counter(&m->source, "round", rounds);
 	stop_writing(writers);
 	moved = hand_over(m);
@@ -876,7 +887,7 @@ static const char *const precopy[] = { "--precopy", NULL };
 static void test_two_stages(struct migration *m)
 {
 	begin(m, 3, 8 * MIB, precopy, false);
-	travel_in_two_stages(m, 6);
+	travel_in_two_stages(m, 3);
 }
 
 static void test_two_stages_at_once(struct migration *m)
@@ -890,7 +901,7 @@ static void test_two_stages_compressed(struct migration *m)
 	static const char *const extra[] = { "--precopy", "--compress=zstd", NULL };
 
 	begin(m, 2, 8 * MIB, extra, false);
-	travel_in_two_stages(m, 4);
+	travel_in_two_stages(m, 3);
 	check(counter(&m->source, "compressed_pages") > 0);
 }
 
@@ -920,7 +931,7 @@ static void test_precopy_does_not_converge(struct migration *m)
 				      "max_precopy_bandwidth", 4 << 20));
 	if (!both_advise(m))
 		return;
-	start_writing(writers, m);
+	start_writing(writers, m, 0);
 	wait_counter(&m->source, "round", 2);
 	check(m->source.converged == 0);
 	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_precopy_bandwidth", 0));
@@ -929,6 +940,74 @@ static void test_precopy_does_not_converge(struct migration *m)
 	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "downtime_limit_ms", 1000000));
 	wait_counter(&m->source, "round", 6);
 	check(m->source.converged == 1, "it said so %u times", m->source.converged);
+	stop_writing(writers);
+	if (hand_over(m)) {
+		expect_end(m);
+		check_same_memory(m);
+	}
+}
+
+/* Bytes a second on bulk, over five seconds. */
+static double bulk_rate(struct side *side)
+{
+	uint64_t began, until;
+	json_int_t before;
+
+	/* From one report to another, each of the moment it comes. */
+	wait_counter(side, "bulk_bytes", counter(side, "bulk_bytes") + 1);
+	before = counter(side, "bulk_bytes");
+	began = now_ns();
+	until = began + 5 * NSEC_PER_SEC;
+	while (now_ns() < until)
+		wait_counter(side, "bulk_bytes", counter(side, "bulk_bytes") + 1);
+	return (double)(counter(side, "bulk_bytes") - before) * 1e9 / (double)(now_ns() - began);
+}
+
+static void check_rate(struct side *side, double limit)
+{
+	double rate = bulk_rate(side);
+
+	check(rate < limit * 1.1 && rate > limit * 0.9, "%.0f bytes a second, limit %.0f", rate,
+	      limit);
+}
+
+static void test_precopy_bandwidth(struct migration *m)
+{
+	struct writer writers[WRITERS];
+
+	begin(m, 2, 16 * MIB, precopy, false);
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_precopy_bandwidth", 4 << 20));
+	if (!both_advise(m))
+		return;
+	start_writing(writers, m, 0);
+	check_rate(&m->source, 4 << 20);
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_precopy_bandwidth", 8 << 20));
+	check_rate(&m->source, 8 << 20);
+	stop_writing(writers);
+	/* what follows after the switch is not limited by it */
+	if (hand_over(m)) {
+		expect_end(m);
+		check_same_memory(m);
+	}
+}
+
+/* What is left when it says so takes no longer than allowed, at the rate that is allowed. */
+static void test_downtime_limit(struct migration *m)
+{
+	struct writer writers[WRITERS];
+	double ms;
+
+	begin(m, 2, 16 * MIB, precopy, false);
+	command(&m->source, json_pack("{s:s,s:i,s:i}", "cmd", "set", "downtime_limit_ms", 200,
+				      "max_precopy_bandwidth", 16 << 20));
+	if (!both_advise(m))
+		return;
+	start_writing(writers, m, 2000);
+	for (int i = 0; i < 300 && !m->source.converged; i++)
+		next_event(&m->source, 100);
+	ms = (double)m->source.remaining * 1000 / (16 << 20);
+	check(m->source.converged == 1 && ms > 0 && ms < 220, "%u times, %.0f ms",
+	      m->source.converged, ms);
 	stop_writing(writers);
 	if (hand_over(m)) {
 		expect_end(m);
@@ -958,7 +1037,7 @@ static void test_precopy_given_up(struct migration *m)
 
 static void test_unix(struct migration *m)
 {
-	begin_over(m, "unix:" UNIX_PATH, "unix:" UNIX_PATH);
+	begin_over(m, "unix:" UNIX_PATH, "unix:" UNIX_PATH, NULL);
 	check(!access(UNIX_PATH, F_OK));
 	travel(m, 4);
 	check(access(UNIX_PATH, F_OK) && errno == ENOENT);
@@ -967,7 +1046,7 @@ static void test_unix(struct migration *m)
 /* The file of one that was killed is left behind, and is in nobody's way. */
 static void test_unix_left_behind(struct migration *m)
 {
-	begin_over(m, "unix:" UNIX_PATH, "unix:" UNIX_PATH);
+	begin_over(m, "unix:" UNIX_PATH, "unix:" UNIX_PATH, NULL);
 	kill(m->destination.pid, SIGKILL);
 	check(wait_side(&m->destination) == 1000 + SIGKILL);
 	check(!access(UNIX_PATH, F_OK));
@@ -976,7 +1055,7 @@ static void test_unix_left_behind(struct migration *m)
 }
 
 /* Both ends of a socket pair that nobody else holds. */
-static void begin_over_pair(struct migration *m)
+static void begin_over_pair(struct migration *m, const char *const *extra)
 {
 	char destination[32], source[32];
 	int pair[2];
@@ -985,20 +1064,26 @@ static void begin_over_pair(struct migration *m)
 		bail("socketpair: %s", strerror(errno));
 	sprintf(destination, "fd:%d", pair[0]);
 	sprintf(source, "fd:%d", pair[1]);
-	begin_over(m, destination, source);
+	begin_over(m, destination, source, extra);
 	close(pair[0]);
 	close(pair[1]);
 }
 
 static void test_fd(struct migration *m)
 {
-	begin_over_pair(m);
+	begin_over_pair(m, NULL);
 	travel(m, 4);
+}
+
+static void test_fd_two_stages(struct migration *m)
+{
+	begin_over_pair(m, precopy);
+	travel_in_two_stages(m, 3);
 }
 
 static void test_fd_cut(struct migration *m)
 {
-	begin_over_pair(m);
+	begin_over_pair(m, NULL);
 	if (!switch_over(m))
 		return;
 	kill(m->destination.pid, SIGKILL);
@@ -1031,7 +1116,8 @@ static void test_fd_refused(struct migration *m)
 static void test_exec(struct migration *m)
 {
 	begin_over(m, "exec:exec socat - UNIX-LISTEN:" UNIX_PATH,
-		   "exec:for i in 1 2 3 4 5 6 7 8 9; do test -S " UNIX_PATH " && break; sleep .2; done; exec socat - UNIX-CONNECT:" UNIX_PATH);
+		   "exec:for i in 1 2 3 4 5 6 7 8 9; do test -S " UNIX_PATH " && break; sleep .2; done; exec socat - UNIX-CONNECT:" UNIX_PATH,
+		   NULL);
 	travel(m, 4);
 }
 
@@ -1132,6 +1218,161 @@ static void test_bulk_bandwidth_changes(struct migration *m)
 	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_bulk_bandwidth", 0));
 	expect_end(m);
 	check_memory(m);
+}
+
+/* Bytes of bulk a second over five of them, while pages are asked for. */
+static void test_bulk_bandwidth_under_requests(struct migration *m)
+{
+	static const char *const extra[] = { "--max-bulk-bandwidth=2000000", NULL };
+	const json_int_t limit = 2000000;
+	struct toucher touchers[4];
+	json_int_t bulk, urgent, rate;
+	uint64_t start, ns;
+
+	begin(m, 1, 20 * MIB, extra, false);
+	if (!switch_over(m))
+		return;
+	next_event(&m->source, 300);
+	bulk = counter(&m->source, "bulk_bytes");
+	urgent = counter(&m->source, "urgent_bytes");
+	start = now_ns();
+	start_touching(touchers, 4, m, 300, false);
+	stop_touching(touchers, 4);
+	next_event(&m->source, 300);
+	ns = now_ns() - start;
+	rate = (counter(&m->source, "urgent_bytes") - urgent) * 1000 /
+	       (json_int_t)(ns / NSEC_PER_MSEC);
+	check(rate > limit, "%lld bytes a second on urgent", (long long)rate);
+
+	if (next_event(&m->source, 5000))
+		return;
+	ns = now_ns() - start;
+	rate = (counter(&m->source, "bulk_bytes") - bulk) * 1000 /
+	       (json_int_t)(ns / NSEC_PER_MSEC);
+	check(rate >= limit / 10 * 9 && rate <= limit / 10 * 11,
+	      "%lld bytes a second on bulk, wanted %lld", (long long)rate, (long long)limit);
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_bulk_bandwidth", 0));
+	expect_end(m);
+	check_memory(m);
+}
+
+/* Numbers of channels. */
+
+static void set_channels(struct migration *m, int urgent, int bulk)
+{
+	command(&m->source, json_pack("{s:s,s:i,s:i}", "cmd", "set", "urgent_channels", urgent,
+				      "bulk_channels", bulk));
+}
+
+static bool wait_channels(struct side *side, json_int_t urgent, json_int_t bulk)
+{
+	uint64_t deadline = now_ns() + TIMEOUT_MS * NSEC_PER_MSEC;
+
+	while ((counter(side, "urgent_channels") != urgent ||
+		counter(side, "bulk_channels") != bulk) && now_ns() < deadline) {
+		if (next_event(side, 100))
+			break;
+	}
+	return check(counter(side, "urgent_channels") == urgent &&
+		     counter(side, "bulk_channels") == bulk,
+		     "%lld of urgent, %lld of bulk, wanted %lld and %lld",
+		     (long long)counter(side, "urgent_channels"),
+		     (long long)counter(side, "bulk_channels"), (long long)urgent,
+		     (long long)bulk);
+}
+
+static bool both_have_channels(struct migration *m, json_int_t urgent, json_int_t bulk)
+{
+	return wait_channels(&m->source, urgent, bulk) &&
+	       wait_channels(&m->destination, urgent, bulk);
+}
+
+static void test_four_channels_of_each(struct migration *m)
+{
+	begin(m, 3, 8 * MIB, NULL, false);
+	set_channels(m, 4, 4);
+	if (both_advise(m) && both_have_channels(m, 4, 4) && hand_over(m)) {
+		struct toucher touchers[8];
+
+		start_touching(touchers, 8, m, 2000, false);
+		expect_end(m);
+		stop_touching(touchers, 8);
+		check_memory(m);
+		check(counter(&m->source, "urgent_channels") == 4);
+	}
+}
+
+/* After the switch, while four threads ask for pages all the time. */
+static void test_channels_change(struct migration *m)
+{
+	static const char *const extra[] = { "--max-bulk-bandwidth=1000000", NULL };
+	static const int numbers[][2] = { { 1, 4 }, { 4, 4 }, { 2, 2 }, { 16, 16 }, { 1, 1 } };
+	struct toucher touchers[4];
+
+	begin(m, 2, 16 * MIB, extra, true);
+	if (!switch_over(m))
+		return;
+	start_touching(touchers, 4, m, 6000, false);
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+		set_channels(m, numbers[i][0], numbers[i][1]);
+		if (!both_have_channels(m, numbers[i][0], numbers[i][1]))
+			break;
+	}
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_bulk_bandwidth", 0));
+	expect_end(m);
+	stop_touching(touchers, 4);
+	check_memory(m);
+}
+
+static void test_channels_in_precopy(struct migration *m)
+{
+	static const int numbers[] = { 4, 2, 5, 1 };
+	struct writer writers[WRITERS];
+
+	begin(m, 2, 8 * MIB, precopy, false);
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "downtime_limit_ms", 0));
+	if (!both_advise(m))
+		return;
+	start_writing(writers, m, 0);
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+		set_channels(m, 1, numbers[i]);
+		if (!both_have_channels(m, 1, numbers[i]) ||
+		    !wait_counter(&m->source, "round", counter(&m->source, "round") + 2))
+			break;
+	}
+	stop_writing(writers);
+	if (hand_over(m)) {
+		expect_end(m);
+		check_same_memory(m);
+		check(counter(&m->destination, "checksum_errors") == 0);
+	}
+}
+
+static void test_lost_channel(struct migration *m)
+{
+	struct toucher touchers[4];
+
+	begin(m, 1, 8 * MIB, (const char *const[]){ "--no-push", NULL }, true);
+	set_channels(m, 2, 2);
+	if (!both_advise(m) || !both_have_channels(m, 2, 2) || !hand_over(m))
+		return;
+	m->relay.cut_one = 5;	/* the last: control, two first ones, then the others */
+	if (expect_state(&m->source, "paused") && expect_state(&m->destination, "paused") &&
+	    expect_state(&m->source, "running") && expect_state(&m->destination, "running"))
+		both_have_channels(m, 2, 2);
+	start_touching(touchers, 4, m, 8 * MIB / PAGE, true);
+	expect_end(m);
+	stop_touching(touchers, 4);
+	check_memory(m);
+}
+
+static void test_channels_of_a_stream(struct migration *m)
+{
+	begin_over_pair(m, NULL);
+	set_channels(m, 2, 2);
+	travel(m, 4);
+	check(counter(&m->source, "bulk_channels") == 1);
+	check(counter(&m->source, "urgent_channels") == 1);
 }
 
 static void test_prefault(struct migration *m)
@@ -1569,6 +1810,89 @@ static void test_noise(struct migration *m)
 	then_migrates(m);
 }
 
+/* A source made by hand, up to ADVISE, in a session of zeroes. */
+struct handmade {
+	int channels[3];
+};
+
+static void say(struct handmade *source, enum channel_kind kind, uint16_t type, uint16_t flags,
+		uint16_t count, const void *payload, uint16_t size)
+{
+	uint8_t frame[FRAME_HEADER + 256] = { 0 };
+
+	put16(frame, type);
+	put16(frame + 2, flags);
+	put16(frame + 4, size);
+	put16(frame + 12, count);
+	memcpy(frame + FRAME_HEADER, payload, size);
+	check(send(source->channels[kind], frame, FRAME_HEADER + (size_t)size, MSG_NOSIGNAL) > 0);
+}
+
+static void begin_by_hand(struct migration *m, struct handmade *source, uint16_t features)
+{
+	uint8_t hello[HELLO_FIXED + HELLO_REGION] = { 0 };
+
+	put16(hello, 1);
+	put16(hello + 4, 1);
+	put16(hello + 8, features);
+	put16(hello + 16, PAGE_BYTES);
+	memcpy(hello + HELLO_FIXED, &m->to[0].length, 8);
+	strcpy((char *)hello + HELLO_FIXED + 8, m->to[0].name);
+	for (uint16_t kind = 0; kind < 3; kind++) {
+		uint8_t join[JOIN_BYTES] = { 0 }, answer[MAGIC_SIZE + FRAME_HEADER];
+
+		source->channels[kind] = connect_to(m->port);
+		check(send(source->channels[kind], MAGIC, MAGIC_SIZE, MSG_NOSIGNAL) == MAGIC_SIZE);
+		put16(join + SESSION_SIZE, kind);
+		if (kind) {
+			say(source, kind, FRAME_JOIN, 0, 0, join, sizeof(join));
+			continue;
+		}
+		say(source, kind, FRAME_HELLO, 0, 1, hello, sizeof(hello));
+		check(recv(source->channels[0], answer, sizeof(answer), MSG_WAITALL) ==
+		      sizeof(answer));
+	}
+	expect_state(&m->destination, "advise");
+}
+
+static void expect_lost(struct migration *m, struct handmade *source, const char *message)
+{
+	expect(&m->destination, "refused", "message", message);
+	for (int i = 0; i < 3; i++)
+		close(source->channels[i]);
+}
+
+/* What belongs to pre-copy where it does not belong: the session ends, the next one is good. */
+static void test_precopy_frames_out_of_place(struct migration *m)
+{
+	static const uint8_t zero_page[PAGES_ENTRY] = { 1 };
+	static const uint8_t range[DISCARD_RANGE] = { [9] = 0x10 };
+	struct handmade source;
+
+	lonely_destination(m);
+	begin_by_hand(m, &source, 0);
+	say(&source, CHANNEL_BULK, FRAME_SYNC, 0, 1, "", 0);
+	expect_lost(m, &source, "frame SYNC of pre-copy, wanted none: HELLO_ACK has not that feature");
+	begin_by_hand(m, &source, 0);
+	say(&source, CHANNEL_BULK, FRAME_PAGES, FRAME_PAGES_EARLY, 1, zero_page, PAGES_ENTRY);
+	expect_lost(m, &source, "may have early pages, wanted none");
+	begin_by_hand(m, &source, FEATURE_PRECOPY);
+	say(&source, CHANNEL_URGENT, FRAME_PAGES, FRAME_PAGES_EARLY, 1, zero_page, PAGES_ENTRY);
+	expect_lost(m, &source, "may have early pages on urgent, wanted them on bulk only");
+	begin_by_hand(m, &source, FEATURE_PRECOPY);
+	say(&source, CHANNEL_CONTROL, FRAME_STATE_END, 0, 0, "", 0);
+	expect_lost(m, &source, "frame STATE_END came before PUBLISH");
+	begin_by_hand(m, &source, FEATURE_PRECOPY);
+	say(&source, CHANNEL_CONTROL, FRAME_PUBLISH, 0, 0, "", 0);
+	say(&source, CHANNEL_CONTROL, FRAME_DISCARD, 0, 1, range, DISCARD_RANGE);
+	expect_lost(m, &source, "frame DISCARD of pre-copy, wanted none: that is over");
+	begin_by_hand(m, &source, FEATURE_PRECOPY);
+	say(&source, CHANNEL_BULK, FRAME_SYNC, FRAME_SYNC_LAST, 1, "", 0);
+	say(&source, CHANNEL_BULK, FRAME_PAGES, FRAME_PAGES_EARLY, 1, zero_page, PAGES_ENTRY);
+	expect_lost(m, &source, "frame PAGES of pre-copy, wanted none: that is over");
+	then_migrates(m);
+}
+
 static void test_silent_stranger(struct migration *m)
 {
 	int silent;
@@ -1635,6 +1959,12 @@ static void test_stranger_cannot_join(struct migration *m)
 	size = talk(m->port, join, sizeof(join), answer, sizeof(answer));
 	check(contains(answer, size, "JOIN names a session that is not the one here"));
 	expect(&m->destination, "refused", "message", "JOIN names a session");
+
+	put16(join + 44, CHANNELS_MAX);
+	size = talk(m->port, join, sizeof(join), answer, sizeof(answer));
+	check(contains(answer, size, "JOIN has index 16, wanted 0 to 15"));
+	expect(&m->destination, "refused", "message", "JOIN has index 16");
+	put16(join + 44, 0);
 
 	put16(join + 8, FRAME_RESUME);
 	put16(join + 40, PROTOCOL_VERSION);
@@ -1738,10 +2068,13 @@ static const struct {
 	{ "two stages: compressed", test_two_stages_compressed },
 	{ "pre-copy of a guest that does not write completes", test_precopy_converges },
 	{ "pre-copy of one that does, once the limit allows it", test_precopy_does_not_converge },
+	{ "pre-copy keeps to its bandwidth, changed while it runs", test_precopy_bandwidth },
+	{ "pre-copy is over when the rest fits the downtime limit", test_downtime_limit },
 	{ "pre-copy given up leaves nothing to the next source", test_precopy_given_up },
 	{ "everything arrives over a unix socket, whose file then goes", test_unix },
 	{ "a unix socket left behind by a killed destination is replaced", test_unix_left_behind },
 	{ "everything arrives over one inherited descriptor", test_fd },
+	{ "two stages over one inherited descriptor", test_fd_two_stages },
 	{ "a stream lost after GO: said that it cannot be connected again", test_fd_cut },
 	{ "fd: of one direction or not open: refused", test_fd_refused },
 	{ "everything arrives through a command", test_exec },
@@ -1750,6 +2083,13 @@ static const struct {
 	{ "with zstd pages that shrink travel compressed", test_zstd },
 	{ "a limit of bulk holds", test_bulk_bandwidth },
 	{ "a limit of bulk leaves urgent alone and goes when told", test_bulk_bandwidth_changes },
+	{ "a limit of bulk holds while pages are asked for, which have none",
+	  test_bulk_bandwidth_under_requests },
+	{ "four channels of each kind carry it", test_four_channels_of_each },
+	{ "channels come and go after the switch", test_channels_change },
+	{ "channels come and go in pre-copy, and no old page wins", test_channels_in_precopy },
+	{ "one of several channels lost: connected again, all of them", test_lost_channel },
+	{ "one stream has one channel of each kind", test_channels_of_a_stream },
 	{ "32 pages forward save 95 % of a sequential reader's faults", test_prefault },
 	{ "memory of umemd stays below 32 MiB", test_memory_is_bounded },
 	{ "no page leaves before the guest is stopped", test_pages_wait_for_stopped },
@@ -1770,6 +2110,8 @@ static const struct {
 	{ "version differs: refused with both", test_version_differs },
 	{ "browser: refused", test_browser },
 	{ "QEMU's own stream: refused by its name", test_qemu_stream },
+	{ "frames of pre-copy out of place: refused, the next source is good",
+	  test_precopy_frames_out_of_place },
 	{ "1 MiB of noise: refused, with and without magic", test_noise },
 	{ "a silent stranger blocks nobody", test_silent_stranger },
 	{ "a silent stranger is sent away", test_silent_stranger_is_sent_away },

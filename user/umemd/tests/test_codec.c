@@ -126,8 +126,8 @@ static void test_good_headers(void **state)
 static void test_hostile_headers(void **state)
 {
 	(void)state;
-	bad("frame type 0 is unknown, wanted 1 to 21", 0, 0, 0, 0, 0);
-	bad("frame type 22 is unknown", FRAME_TYPES, 0, 0, 0, 0);
+	bad("frame type 0 is unknown, wanted 1 to 22", 0, 0, 0, 0, 0);
+	bad("frame type 23 is unknown", FRAME_TYPES, 0, 0, 0, 0);
 	bad("frame type 65535 is unknown", 65535, 0, 0, 0, 0);
 	bad("frame HELLO has 7 bytes, wanted 8 to", FRAME_HELLO, 0, 7, 0, 1);
 	bad("frame HELLO has 4294967295 bytes", FRAME_HELLO, 0, UINT32_MAX, 0, 1);
@@ -416,7 +416,7 @@ static void test_hello_ack(void **state)
 
 static void test_join_and_resume(void **state)
 {
-	struct join join = { "0123456789abcde", CHANNEL_BULK, 0 }, got_join;
+	struct join join = { "0123456789abcde", CHANNEL_BULK, CHANNELS_MAX - 1 }, got_join;
 	struct resume resume = { "0123456789abcde", 1 }, got_resume;
 	uint8_t payload[24];
 
@@ -424,8 +424,8 @@ static void test_join_and_resume(void **state)
 	join_encode(payload, &join);
 	assert_int_equal(join_decode(&got_join, payload, error), 0);
 	assert_memory_equal(&got_join, &join, sizeof(join));
-	payload[20] = 1;
-	expect_error(join_decode(&got_join, payload, error), "JOIN has index 1, wanted 0");
+	payload[20] = CHANNELS_MAX;
+	expect_error(join_decode(&got_join, payload, error), "JOIN has index 16, wanted 0 to 15");
 	payload[16] = CHANNEL_CONTROL;
 	expect_error(join_decode(&got_join, payload, error), "JOIN has kind 0, wanted 1");
 	payload[16] = 3;

@@ -9,7 +9,7 @@
 #define MIB	(1ULL << 20)
 
 static struct precopy precopy;
-static uint64_t now, bytes;
+static uint64_t now, bytes, collecting_ms;
 
 static int setup(void **state)
 {
@@ -17,6 +17,7 @@ static int setup(void **state)
 	precopy = (struct precopy){ .limit_ms = DOWNTIME_LIMIT_MS };
 	now = START;
 	bytes = 12345;
+	collecting_ms = 0;
 	return 0;
 }
 
@@ -27,6 +28,7 @@ static bool turn(uint64_t dirty, uint64_t sent_bytes, uint64_t ms)
 
 	precopy_begin(&precopy, now);
 	assert_int_equal(precopy.step, PRECOPY_COLLECT);
+	now += collecting_ms * NSEC_PER_MSEC;
 	little = precopy_collected(&precopy, dirty, bytes, now);
 	assert_int_equal(precopy.step, PRECOPY_SEND);
 	bytes += sent_bytes;
@@ -50,7 +52,7 @@ static void test_it_is_enough_once_the_rest_fits_the_limit(void **state)
 	(void)state;
 	assert_false(turn(25600, 100 * MIB, 1000));	/* 100 MiB a second */
 	assert_int_equal(precopy_expected_ms(&precopy, 7680), 300);
-	assert_false(turn(7681 + 26, 30 * MIB, 300));	/* a millisecond too much */
+	assert_false(turn(7681, 30 * MIB, 300));	/* a little too much */
 	assert_true(turn(7680, 30 * MIB, 300));
 	/* told once */
 	assert_false(turn(10, 40960, 1));
@@ -73,8 +75,8 @@ static void test_a_short_round_tells_no_rate(void **state)
 	turn(25600, 100 * MIB, 1000);
 	turn(1, 4096, 0);
 	assert_int_equal(precopy.rate, 100 * MIB);
-	turn(2560, 10 * MIB, 1000);
-	assert_int_equal(precopy.rate, 10 * MIB);
+	turn(5120, 20 * MIB, 1000);
+	assert_int_equal(precopy.rate, 20 * MIB);
 }
 
 static void test_nothing_is_known_before_anything_went(void **state)
@@ -82,6 +84,8 @@ static void test_nothing_is_known_before_anything_went(void **state)
 	(void)state;
 	assert_int_equal(precopy_expected_ms(&precopy, 0), 0);
 	assert_true(precopy_expected_ms(&precopy, 1) == UINT64_MAX);
+	precopy.rate = 1000 * PAGE_BYTES * 1000ULL;
+	assert_int_equal(precopy_expected_ms(&precopy, 1), 1);
 	precopy.rate = 1;
 	assert_true(precopy_expected_ms(&precopy, UINT64_MAX / 2) == UINT64_MAX);
 }
@@ -95,6 +99,9 @@ static void test_rounds_do_not_follow_too_closely(void **state)
 	assert_int_equal(precopy_wait(&precopy, now), 0);
 	turn(100, 409600, 3000);
 	assert_int_equal(precopy_wait(&precopy, now), 0);
+	collecting_ms = 200;
+	turn(100, 409600, 300);
+	assert_int_equal(precopy_wait(&precopy, now), 500 * NSEC_PER_MSEC);
 }
 
 int main(void)

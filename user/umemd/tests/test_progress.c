@@ -71,7 +71,7 @@ static void test_a_source_tells_what_it_knows(void **state)
 		     "\"pages_sent\":2,\"pages_remaining\":10,\"zero_pages\":3,\"urgent_bytes\":4,\"bulk_bytes\":5,"
 		     "\"control_bytes\":6,\"urgent_bytes_per_s\":4,\"bulk_bytes_per_s\":5,"
 		     "\"control_bytes_per_s\":6,\"throughput_bytes_per_s\":15,\"requests\":7,"
-		     "\"prefault_pages\":8,\"prefault_hits\":9,\"duplicates\":10}");
+		     "\"urgent_channels\":0,\"bulk_channels\":0,\"prefault_pages\":8,\"prefault_hits\":9,\"duplicates\":10}");
 }
 
 static void test_a_destination_tells_who_waited_and_how_long(void **state)
@@ -92,7 +92,7 @@ static void test_a_destination_tells_who_waited_and_how_long(void **state)
 		     "\"compression_saved_bytes\":4,\"urgent_bytes\":0,\"bulk_bytes\":0,"
 		     "\"control_bytes\":0,\"urgent_bytes_per_s\":0,\"bulk_bytes_per_s\":0,"
 		     "\"control_bytes_per_s\":0,\"throughput_bytes_per_s\":0,\"requests\":0,"
-		     "\"duplicates\":0,\"checksum_errors\":5,\"faults\":3,"
+		     "\"urgent_channels\":0,\"bulk_channels\":0,\"duplicates\":0,\"checksum_errors\":5,\"faults\":3,"
 		     "\"fault_p50_us\":4031,\"fault_p90_us\":6000,\"fault_p99_us\":6000,"
 		     "\"fault_max_us\":6000,\"fault_histogram\":[{\"le_us\":128,\"count\":1},"
 		     "{\"le_us\":4096,\"count\":1},{\"le_us\":8192,\"count\":1}],"

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/util.h"
 #include "umemd/tests/cmocka_first.h"
 
 /* Both ends of a stream, in one loop. */
@@ -80,7 +81,7 @@ static void turn(void)
 		stream_turn(ends.source);
 	if (ends.destination)
 		stream_turn(ends.destination);
-	assert_int_equal(loop_turn(&ends.loop, 1), 0);
+	assert_int_equal(loop_turn(&ends.loop, NSEC_PER_MSEC), 0);
 }
 
 static void turns(int count)

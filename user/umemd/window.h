@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * How much of bulk is on its way at once: enough to fill the link, and so little
+ * that the answer to a request does not wait long behind it. While an answer is
+ * on its way itself, bulk waits, but not for ever.
+ *
+ * Time and what is under way are given from outside.
+ */
+#ifndef UMEMD_WINDOW_H
+#define UMEMD_WINDOW_H
+
+#include <stdint.h>
+
+#include "common/util.h"
+
+/*
+ * Beside what the path holds: for hosts that take and give in bursts. Two emulated
+ * hosts with one processor each lose 18 % of bulk with half of it, nothing with this.
+ */
+#define WINDOW_MIN_BYTES	(256 * 1024)
+#define WINDOW_RATE_MAX		100000000000ULL
+#define WINDOW_RTT_MAX_NS	(10 * NSEC_PER_SEC)
+#define WINDOW_URGENT_BYTES	4096	/* less: zero pages, whose receipt is told late */
+#define WINDOW_LOOK_NS		(50 * NSEC_PER_MSEC)	/* between looks at the path */
+#define WINDOW_HOLD_NS		(10 * NSEC_PER_MSEC)	/* bulk waits no longer for urgent */
+#define WINDOW_POLL_MIN_NS	(100 * NSEC_PER_USEC)
+#define WINDOW_POLL_MAX_NS	(1 * NSEC_PER_MSEC)
+
+/**
+ * struct window - of the bulk channels together
+ * @bytes: to be on their way at most
+ * @rate: bytes a second that arrive; 0: not known yet
+ * @rtt_ns: the shortest there and back
+ * @looked_ns: when that was measured
+ * @held_ns: since when bulk waits for urgent; 0: it does not
+ */
+struct window {
+	uint64_t bytes;
+	uint64_t rate;
+	uint64_t rtt_ns;
+	uint64_t looked_ns;
+	uint64_t held_ns;
+};
+
+/**
+ * window_set - the path was measured
+ * @rate: 0: it cannot be; then there is no limit
+ */
+void window_set(struct window *window, uint64_t rate, uint64_t rtt_ns, uint64_t now);
+
+/**
+ * window_wait - how long bulk should not send
+ * @bulk: bytes of it on their way
+ * @urgent: bytes of answers on their way
+ *
+ * Return: nanoseconds from @now on, after which to ask again; 0 if a frame may go.
+ */
+uint64_t window_wait(struct window *window, uint64_t bulk, uint64_t urgent, uint64_t now);
+
+#endif
