@@ -17,7 +17,7 @@ PYTHON   = /usr/bin/python3
 
 .PHONY: all help module user selftests install install-module install-user uninstall \
 	deps-build deps-lab lab-build lab demo check check-unit check-lab check-selftests \
-	check-mutants check-e2e check-install bench bench-track clean
+	check-mutants check-e2e check-install bench bench-track bench-stages clean
 
 all: module user
 
@@ -32,6 +32,7 @@ help:
 	@echo '  make lab             a shell in a host with the module loaded'
 	@echo '  make bench           umem against QEMU'\''s own post-copy, as ratios'
 	@echo '  make bench-track     what dirty tracking costs, in instructions'
+	@echo '  make bench-stages    pre-copy, post-copy and both, with three guests'
 	@echo 'Test'
 	@echo '  make check           all of these:'
 	@echo '  make check-unit      the parts that decide, under ASan and UBSan'
@@ -95,6 +96,9 @@ bench: lab-build
 
 bench-track: lab-build
 	$(PYTHON) tools/bench/track.py
+
+bench-stages: lab-build
+	$(PYTHON) tools/bench/stages.py
 
 # The tests. Each suite writes lines of TAP; the last line adds them up.
 SUITES := check-unit check-lab check-selftests check-e2e check-install

@@ -171,6 +171,8 @@ static const struct row rows[] = {
 	{ "pages_remaining", "pages remaining", add_number },
 	{ "zero_pages", "zero pages", add_number },
 	{ "compressed_pages", "compressed pages", add_compressed },
+	{ "urgent_channels", "urgent channels", add_number },
+	{ "bulk_channels", "bulk channels", add_number },
 	{ "urgent_bytes", "transferred urgent", add_bytes },
 	{ "bulk_bytes", "transferred bulk", add_bytes },
 	{ "control_bytes", "transferred control", add_bytes },
