@@ -578,6 +578,13 @@ static bool bulk_is_idle(const struct source *source)
 	return true;
 }
 
+/* What the sockets hold has not gone: a small round is all in there at once. */
+static bool round_has_gone(const struct source *source)
+{
+	return scheduler_all_sent(&source->scheduler) && bulk_is_idle(source) &&
+	       !under_way(source, CHANNEL_BULK);
+}
+
 static bool says_sync(const struct channel *channel)
 {
 	return !channel->connecting && channel->end <= CHANNEL_LEAVING;
@@ -683,7 +690,7 @@ static void precopy_turn(struct source *source)
 	} else if (precopy->step == PRECOPY_COLLECT) {
 		collect_for_round(source);
 	} else if (precopy->step == PRECOPY_SEND) {
-		if (scheduler_all_sent(&source->scheduler) && bulk_is_idle(source))
+		if (round_has_gone(source))
 			end_round(source);
 	} else if (!precopy_wait(precopy, now_ns())) {
 		tracker_rewind(&source->tracker);
@@ -701,8 +708,10 @@ static uint64_t precopy_waits(const struct source *source)
 	if (source->closing)
 		return !tracker_is_done(&source->tracker) && control_has_room(source) ? 0 :
 			UINT64_MAX;
-	if (source->stopped || precopy->step == PRECOPY_SEND)
+	if (source->stopped)
 		return UINT64_MAX;
+	if (precopy->step == PRECOPY_SEND)	/* nothing tells when a socket is empty */
+		return scheduler_all_sent(&source->scheduler) ? NSEC_PER_MSEC : UINT64_MAX;
 	return precopy->step == PRECOPY_COLLECT ? 0 : precopy_wait(precopy, now_ns());
 }
 
