@@ -290,6 +290,18 @@ static void undo_done(struct migration *m)
 	m->ops->done(m->context);
 }
 
+/*
+ * A migrate_cancel between QEMU's last look at its state and its wait in pre-switchover leaves
+ * that wait without an end (migration_maybe_pause() and migrate_fd_cancel() of 7.2). A
+ * migrate-continue ends it, and what it posts too much QEMU throws away before it waits.
+ */
+static void cancel_stream(struct migration *m)
+{
+	ask(m, ASK_UNDO_CANCEL, "migrate_cancel", NULL);
+	ask(m, ASK_NOTHING, "migrate-continue", json_pack("{s:s}", "state", "cancelling"));
+	m->ops->set_timer(m->context, CANCEL_TIMEOUT_MS);
+}
+
 static void begin_undo(struct migration *m)
 {
 	m->phase = PHASE_UNDO;
@@ -299,12 +311,10 @@ static void begin_undo(struct migration *m)
 		tell(m, json_pack("{s:s}", "cmd", "cancel"));
 		stop_umemd(m);
 	}
-	if (m->stream_given && !m->stream_over) {
-		ask(m, ASK_UNDO_CANCEL, "migrate_cancel", NULL);
-		m->ops->set_timer(m->context, CANCEL_TIMEOUT_MS);
-	} else {
+	if (m->stream_given && !m->stream_over)
+		cancel_stream(m);
+	else
 		undo_status(m);
-	}
 }
 
 static void undo_status(struct migration *m)

@@ -411,24 +411,26 @@ static void complete(struct world *w)
 	answer_all(w);
 }
 
-/* QEMU's part of an undo: it answers, and cancels when asked. */
+/* QEMU's part of an undo: it answers, and cancels once it is asked and told not to wait. */
 static void play_undo(struct world *w, bool qemu_resumes)
 {
-	for (;;) {
-		bool cancel;
+	bool cancelling = false;
 
-		if (!next_question(w))
-			break;
-		cancel = !strcmp(next_question(w), "migrate_cancel");
+	while (next_question(w)) {
+		bool cancel = !strcmp(next_question(w), "migrate_cancel");
+		bool go_on = !strcmp(next_question(w), "migrate-continue");
+
 		answer(w, NULL);
-		if (!cancel)
-			continue;
-		if (qemu_resumes && w->migration.running) {
-			w->status = "running";
-			event(w, "RESUME");
+		if (cancel) {
+			cancelling = true;
+			status(w, "cancelling");
+		} else if (go_on && cancelling) {
+			if (qemu_resumes && w->migration.running) {
+				w->status = "running";
+				event(w, "RESUME");
+			}
+			status(w, "cancelled");
 		}
-		status(w, "cancelling");
-		status(w, "cancelled");
 	}
 }
 
