@@ -549,15 +549,17 @@ static void take_pages(struct destination *destination, struct channel *channel)
 {
 	const struct frame *frame = &channel->frame;
 	struct destination_region *region = region_of(destination, frame);
-	bool early = frame->flags & FRAME_PAGES_EARLY;
 	struct page_entry entries[PAGES_MAX];
 	struct delivery delivery = { 0 };
-	const uint8_t *data = channel->data;
 	char error[CODEC_ERROR_MAX];
+	const uint8_t *data;
+	bool early;
 	int err;
 
-	if (!region)
+	if (!region)	/* and no channel any more, nor its frame */
 		return;
+	early = frame->flags & FRAME_PAGES_EARLY;
+	data = channel->data;
 	if (pages_decode(entries, frame, channel->payload, region->pages, error)) {
 		side_lost(&destination->side, "%s: %s", destination->side.name, error);
 		return;
