@@ -94,6 +94,7 @@ struct destination {
 	bool state_ending;		/* STATE_END came */
 
 	uint32_t synced;	/* bit n: bulk channel n said SYNC, and waits for the others */
+	bool bulk_goes_on;	/* what no poll tells of may be read on bulk now */
 	bool early_over;	/* the last SYNC came on each */
 	bool discards_over;	/* PUBLISH came */
 	bool ready;		/* QEMU could run the guest */
@@ -652,11 +653,8 @@ static void try_publish(struct destination *destination)
 		say_ready(destination);
 }
 
-/* Once all have come to their SYNC, what came along with it is looked at. */
 static void take_sync(struct destination *destination, const struct channel *channel)
 {
-	struct channel *other;
-
 	destination->synced |= 1u << channel->index;
 	if ((uint32_t)__builtin_popcount(destination->synced) < channel->frame.count)
 		return;
@@ -665,10 +663,17 @@ static void take_sync(struct destination *destination, const struct channel *cha
 		destination->early_over = true;
 		try_publish(destination);
 	}
-	side_for_each(&destination->side, CHANNEL_BULK, other) {
-		if (other != channel)
-			side_receive(&destination->side, CHANNEL_BULK, other->index);
-	}
+	destination->bulk_goes_on = true;
+}
+
+/* What came along with a SYNC is looked at once all have come to theirs. */
+static void go_on_with_bulk(struct destination *destination)
+{
+	struct channel *channel;
+
+	destination->bulk_goes_on = false;
+	side_for_each(&destination->side, CHANNEL_BULK, channel)
+		side_receive(&destination->side, CHANNEL_BULK, channel->index);
 }
 
 static void take_discard_ranges(struct destination *destination, const struct channel *channel)
@@ -832,9 +837,8 @@ static bool getting_ready(const struct destination *destination)
 	return false;
 }
 
-static void get_ready(void *owner)
+static void get_ready(struct destination *destination)
 {
-	struct destination *destination = owner;
 	bool resumed = destination->side.session.state == SESSION_RESUME;
 	char error[CODEC_ERROR_MAX];
 
@@ -867,6 +871,16 @@ static void get_ready(void *owner)
 		ask_again(destination);
 		check_complete(destination);
 	}
+}
+
+static void turn(void *owner)
+{
+	struct destination *destination = owner;
+
+	if (destination->bulk_goes_on)
+		go_on_with_bulk(destination);
+	if (!destination->side.done)
+		get_ready(destination);
 }
 
 /* What comes on the channels of the session. */
@@ -1546,7 +1560,7 @@ static void destroy(struct destination *destination)
 
 static const struct side_role role = {
 	.role = ROLE_DESTINATION,
-	.turn = get_ready,
+	.turn = turn,
 	.tick = tick,
 	.wait_ns = wait_ns,
 	.set_wants = set_wants,
