@@ -45,6 +45,8 @@ struct destination;
  * @present: one bit a page
  * @early: pages that came early and are good, but are not published; NULL without
  *	pre-copy
+ * @named: pages whose early copies are old, also those that come yet: control may
+ *	overtake bulk
  */
 struct destination_region {
 	struct destination *destination;
@@ -53,7 +55,7 @@ struct destination_region {
 	uint32_t index, number;
 	uint64_t length, pages, nr_present;
 	uint64_t *present;
-	uint64_t *early;
+	uint64_t *early, *named;
 };
 
 /**
@@ -116,7 +118,8 @@ static bool prepare_precopy(struct destination *destination)
 		struct destination_region *region = &destination->regions[i];
 
 		region->early = calloc(bitmap_words(region->pages), sizeof(*region->early));
-		if (!region->early)
+		region->named = calloc(bitmap_words(region->pages), sizeof(*region->named));
+		if (!region->early || !region->named)
 			return false;
 	}
 	return true;
@@ -126,7 +129,8 @@ static void forget_early(struct destination *destination)
 {
 	for (uint32_t i = 0; i < destination->nr_regions; i++) {
 		free(destination->regions[i].early);
-		destination->regions[i].early = NULL;
+		free(destination->regions[i].named);
+		destination->regions[i].early = destination->regions[i].named = NULL;
 	}
 }
 
@@ -620,6 +624,8 @@ static bool publish_region(struct destination *destination, struct destination_r
 {
 	uint64_t page = 0, end, now = now_ns();
 
+	for (size_t i = 0; i < bitmap_words(region->pages); i++)
+		region->early[i] &= ~region->named[i];
 	for (;; page = end) {
 		int err;
 
@@ -691,7 +697,7 @@ static void take_discard_ranges(struct destination *destination, const struct ch
 	}
 	for (uint32_t i = 0; i < frame->count; i++) {
 		for (uint64_t page = ranges[i].first; page < ranges[i].end; page++)
-			bitmap_clear(region->early, page);
+			bitmap_set(region->named, page);
 	}
 }
 
