@@ -44,7 +44,7 @@ struct destination;
  * @number: what the source calls it
  * @present: one bit a page
  * @early: pages that came early and are good, but are not published; NULL without
- *	pre-copy
+ *	pre-copy. What else there is of a missing page is zeroes
  * @named: pages whose early copies are old, also those that come yet: control may
  *	overtake bulk
  */
@@ -539,7 +539,7 @@ static void settle(struct destination *destination, struct destination_region *r
 	check_complete(destination);
 }
 
-/* Pages are there, and wait for PUBLISH. An older copy of a damaged one is of no use. */
+/* Pages are there, and wait for PUBLISH. Of damaged ones nothing is there. */
 static void settle_early(struct destination *destination, struct destination_region *region,
 			 const struct delivery *delivery)
 {
@@ -580,6 +580,10 @@ static void take_pages(struct destination *destination, struct channel *channel)
 		data += page_entry_contents(entry);
 		if (!is_good(destination, entry, page, frame->region)) {
 			delivery.damaged[delivery.nr_damaged++] = entry->offset / PAGE_BYTES;
+			/* An older copy is of no use, either. */
+			if (early && bitmap_test(region->early, entry->offset / PAGE_BYTES))
+				add_range(delivery.zeroes, &delivery.nr_zeroes, entry->offset,
+					  NULL);
 			continue;
 		}
 		if (bitmap_test(region->present, entry->offset / PAGE_BYTES)) {
