@@ -146,10 +146,10 @@ static int parse_line(const char *line, size_t length, json_t **object, char *er
 int jsonl_next(struct jsonl *jsonl, json_t **object, char *error)
 {
 	*object = NULL;
-	for (;;) {
+	while (jsonl->in_used > jsonl->in_start) {
 		char *line = jsonl->in + jsonl->in_start;
 		size_t live = jsonl->in_used - jsonl->in_start;
-		char *end = live ? memchr(line, '\n', live) : NULL;
+		char *end = memchr(line, '\n', live);
 		size_t length = end ? (size_t)(end - line) : live;
 
 		if (length > jsonl->max_line) {
@@ -165,6 +165,7 @@ int jsonl_next(struct jsonl *jsonl, json_t **object, char *error)
 		if (length)
 			return parse_line(line, length, object, error);
 	}
+	return 0;
 }
 
 json_t *jsonl_string(const char *text)

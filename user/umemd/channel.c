@@ -185,13 +185,19 @@ static int begin_payload(struct channel *channel, char *error)
 	return 0;
 }
 
+static struct iovec rest_of(uint8_t *buffer, size_t have, size_t size)
+{
+	if (have == size)	/* and there may be no buffer */
+		return (struct iovec){ 0 };
+	return (struct iovec){ buffer + have, size - have };
+}
+
 /* Whatever is left of this frame, and the next header if it is there already. */
 static int receive_payload(struct channel *channel)
 {
 	struct iovec iov[3] = {
-		{ channel->payload + channel->payload_have,
-		  channel->payload_size - channel->payload_have },
-		{ channel->data + channel->data_have, channel->data_size - channel->data_have },
+		rest_of(channel->payload, channel->payload_have, channel->payload_size),
+		rest_of(channel->data, channel->data_have, channel->data_size),
 		{ channel->header, FRAME_HEADER },
 	};
 	size_t got;

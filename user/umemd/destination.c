@@ -475,10 +475,11 @@ static int deliver(struct destination_region *region, const struct delivery *del
 static const uint8_t *contents_of(struct destination *destination, const struct page_entry *entry,
 				  uint32_t index, const uint8_t *data)
 {
-	uint8_t *unpacked = destination->unpacked + index * PAGE_BYTES;
+	uint8_t *unpacked;
 
 	if (!entry->compressed)
 		return data;
+	unpacked = destination->unpacked + index * PAGE_BYTES;
 	return decompress_page(destination->decompressor, unpacked, data, entry->compressed) ?
 	       NULL : unpacked;
 }

@@ -171,15 +171,15 @@ static size_t hand_over(struct stream *stream, enum channel_kind kind, struct io
 static void flush_ring(struct stream *stream, enum channel_kind kind)
 {
 	struct stream_channel *channel = &stream->channels[kind];
-	size_t first = min(channel->ring_used, MUX_WINDOW - channel->ring_start);
-	struct iovec iov[2] = {
-		{ channel->ring + channel->ring_start, first },
-		{ channel->ring, channel->ring_used - first },
-	};
-	size_t n;
 
 	if (channel->ring_used) {
-		n = hand_over(stream, kind, iov, iov[1].iov_len ? 2 : 1);
+		size_t first = min(channel->ring_used, MUX_WINDOW - channel->ring_start);
+		struct iovec iov[2] = {
+			{ channel->ring + channel->ring_start, first },
+			{ channel->ring, channel->ring_used - first },
+		};
+		size_t n = hand_over(stream, kind, iov, iov[1].iov_len ? 2 : 1);
+
 		channel->ring_start = (channel->ring_start + n) % MUX_WINDOW;
 		channel->ring_used -= min(n, channel->ring_used);
 	}
