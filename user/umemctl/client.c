@@ -96,7 +96,7 @@ json_t *client_ask(struct client *client, json_t *command, char **error)
 	if (!reply || json_is_true(json_object_get(reply, "ok")))
 		return reply;
 	why = json_string_value(json_object_get(reply, "error"));
-	*error = text_copy(why ? why : "umem-qemu answers neither ok nor an error");
+	*error = text_copy(why && why[0] ? why : "umem-qemu answers neither ok nor an error");
 	json_decref(reply);
 	return NULL;
 }

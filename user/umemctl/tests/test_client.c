@@ -106,6 +106,8 @@ static void test_what_makes_no_sense_is_an_error(void **state)
 {
 	says(*state, "{\"ok\":1}\n");
 	assert_fails(*state, "neither ok nor an error");
+	says(*state, "{\"error\":\"\"}\n");
+	assert_fails(*state, "neither ok nor an error");
 	says(*state, "hello\n");
 	assert_fails(*state, "line \"hello\" is not JSON");
 }
