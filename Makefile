@@ -15,9 +15,14 @@ KDIR ?= /lib/modules/$(KVER)/build
 LAB_KVER = $(shell apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: linux-image-//p')
 PYTHON   = /usr/bin/python3
 
+FUZZ_SECONDS ?= 60
+FUZZ_SEED    ?= 0
+FUZZ = tools/testing/fuzz/fuzz --seed $(FUZZ_SEED) --build $(O)/fuzz
+
 .PHONY: all help module user selftests install install-module install-user uninstall \
 	deps-build deps-lab lab-build lab demo check check-unit check-lab check-selftests \
-	check-mutants check-e2e check-install bench bench-track bench-stages clean
+	check-mutants check-e2e check-install check-fuzz deps-fuzz deps-afl fuzz fuzz-nightly \
+	fuzz-build bench bench-track bench-stages clean
 
 all: module user
 
@@ -40,7 +45,11 @@ help:
 	@echo '  make check-selftests the module'
 	@echo '  make check-e2e       migrations; TESTS="name ..." for some of them'
 	@echo '  make check-install   what README says of a real host: DKMS, modprobe, make install'
+	@echo '  make check-fuzz      60 s of fuzzing what peers and programs say; see make fuzz'
 	@echo '  make check-mutants   not part of check: breaks each promise, sees the tests fail'
+	@echo '  make fuzz            not part of check: TARGETS="name ..." of tools/testing/fuzz, for'
+	@echo '                       FUZZ_SECONDS=$(FUZZ_SECONDS) in all; FUZZ_SEED=N to have a run again'
+	@echo '  make fuzz-nightly    10 minutes of that, half of them with AFL++'
 
 # The module. Kbuild writes next to its sources, so it is shown links to them.
 module:
@@ -77,7 +86,7 @@ uninstall:
 	$(if $(DESTDIR),,depmod $(KVER))
 
 # The lab
-deps-build deps-lab:
+deps-build deps-lab deps-fuzz deps-afl:
 	@tools/install-deps $@
 
 lab-build: deps-build deps-lab
@@ -101,13 +110,30 @@ bench-stages: lab-build
 	$(PYTHON) tools/bench/stages.py
 
 # The tests. Each suite writes lines of TAP; the last line adds them up.
-SUITES := check-unit check-lab check-selftests check-e2e check-install
+SUITES := check-unit check-fuzz check-lab check-selftests check-e2e check-install
 
 check: lab-build
 	@tools/testing/run-suites $(O)/check $(SUITES)
 
 check-unit: deps-build
 	$(MAKE) -C user BUILD=$(O)/user check
+	$(MAKE) -s -C tools/testing/fuzz ENGINE=replay OUTPUT=$(O)/fuzz replay
+
+# What peers and programs say, made up. Documentation/fuzzing.rst tells more.
+fuzz-build: deps-build deps-fuzz
+	$(MAKE) -s -C tools/testing/fuzz ENGINE=libfuzzer OUTPUT=$(O)/fuzz
+
+fuzz: fuzz-build
+	$(FUZZ) --seconds $(FUZZ_SECONDS) $(TARGETS)
+
+fuzz-nightly: fuzz-build deps-afl
+	$(MAKE) -s -C tools/testing/fuzz ENGINE=afl OUTPUT=$(O)/fuzz
+	$(FUZZ) --seconds 300 $(TARGETS)
+	$(FUZZ) --seconds 300 --engine afl $(TARGETS)
+
+# Bounded: it is a part of check.
+check-fuzz: fuzz-build
+	$(FUZZ) --seconds 60
 
 check-lab: lab-build
 	$(MAKE) -s -C tools/testing/guest BUILD=$(O)/guest
@@ -126,4 +152,5 @@ check-install: lab-build
 	$(PYTHON) tools/testing/e2e/run.py install
 
 clean:
-	$(RM) -r $(O)/kernel-* $(O)/user $(O)/selftests $(O)/check $(O)/demo $(O)/guest
+	$(RM) -r $(O)/kernel-* $(O)/user $(O)/selftests $(O)/check $(O)/demo $(O)/guest \
+		$(addprefix $(O)/fuzz/,libfuzzer afl replay)
