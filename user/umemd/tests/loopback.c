@@ -1931,6 +1931,32 @@ static void test_precopy_frames_out_of_place(struct migration *m)
 	then_migrates(m);
 }
 
+/* Control may overtake bulk: of two early pages one was named old before it came. */
+static void test_precopy_page_named_before_it_comes(struct migration *m)
+{
+	static const uint8_t pages[2 * PAGES_ENTRY] = { 1, [PAGES_ENTRY] = 1, 0x10 };
+	static const uint8_t second[DISCARD_RANGE] = { [1] = 0x10, [9] = 0x10 };
+	struct umem_info info = { 0 };
+	struct handmade source;
+
+	lonely_destination(m);
+	begin_by_hand(m, &source, FEATURE_PRECOPY);
+	say(&source, CHANNEL_CONTROL, FRAME_DISCARD, 0, 1, second, sizeof(second));
+	usleep(100000);
+	say(&source, CHANNEL_BULK, FRAME_PAGES, FRAME_PAGES_EARLY, 2, pages, sizeof(pages));
+	say(&source, CHANNEL_BULK, FRAME_SYNC, FRAME_SYNC_LAST, 1, "", 0);
+	say(&source, CHANNEL_CONTROL, FRAME_PUBLISH, 0, 0, "", 0);
+	for (int i = 0; i < 100 && (!info.missing || info.missing == m->to[0].length); i++) {
+		usleep(10000);
+		check(!umem_info(m->to[0].fd, &info));
+	}
+	check(info.missing == m->to[0].length - PAGE_BYTES, "%llu bytes are missing",
+	      (unsigned long long)info.missing);
+	say(&source, CHANNEL_CONTROL, FRAME_CANCEL, 0, 0, "", 0);
+	expect_lost(m, &source, "cancelled the migration");
+	then_migrates(m);
+}
+
 static void test_silent_stranger(struct migration *m)
 {
 	int silent;
@@ -2152,6 +2178,8 @@ static const struct {
 	{ "QEMU's own stream: refused by its name", test_qemu_stream },
 	{ "frames of pre-copy out of place: refused, the next source is good",
 	  test_precopy_frames_out_of_place },
+	{ "an early page that was named old before it came is not shown",
+	  test_precopy_page_named_before_it_comes },
 	{ "1 MiB of noise: refused, with and without magic", test_noise },
 	{ "a silent stranger blocks nobody", test_silent_stranger },
 	{ "a silent stranger is sent away", test_silent_stranger_is_sent_away },
