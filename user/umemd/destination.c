@@ -23,14 +23,12 @@
 #include "umemd/compress.h"
 #include "umemd/pending.h"
 #include "umemd/side.h"
-#include "umemd/socket.h"
+#include "umemd/strangers.h"
 #include "umemd/touch.h"
 
 #define HANDSHAKE_NS		(10 * NSEC_PER_SEC)
-#define GOODBYE_NS		(2 * NSEC_PER_SEC)	/* for a REFUSE to be read */
 #define END_NS			(60 * NSEC_PER_SEC)	/* for a source that lost END */
 #define REPAIR_NS		(1 * NSEC_PER_SEC)
-#define STRANGERS_MAX		(16 + 2 * CHANNELS_MAX)	/* all channels may come at once */
 #define EVENTS_BATCH		64
 #define REQUESTS_UNSENT		(32 * 1024)
 #define STATE_UNSENT		(256 * 1024)
@@ -56,18 +54,6 @@ struct destination_region {
 	uint64_t *early;
 };
 
-/**
- * struct stranger - a connection that has not said what it wants
- * @refused: it was told no; wait for it to read that
- */
-struct stranger {
-	struct destination *destination;
-	struct channel *channel;
-	uint64_t deadline_ns;
-	uint64_t bytes;
-	bool refused;
-};
-
 struct destination {
 	struct side side;
 	struct pending pending;
@@ -77,9 +63,7 @@ struct destination {
 	uint32_t by_number[REGIONS_MAX];	/* the source's number to ours */
 	uint32_t nr_regions;
 
-	struct socket_listener listening;
-	struct watch listener;
-	struct stranger strangers[STRANGERS_MAX];
+	struct strangers strangers;
 	struct decompressor *decompressor;	/* once a source offered zstd */
 	uint8_t *unpacked;		/* pages of one frame */
 
@@ -994,41 +978,14 @@ static void state_ready(void *owner, uint32_t events)
 		side_receive(&destination->side, CHANNEL_CONTROL, 0);
 }
 
-/* Strangers: connections that are not yet part of the session. */
-
-static void dismiss(struct stranger *stranger)
-{
-	channel_free(&stranger->destination->side.loop, stranger->channel);
-	stranger->channel = NULL;
-}
-
-/* Says no. Closing right away could take the words back from the peer's buffer. */
-static void refuse(struct stranger *stranger, enum refuse_code code, const char *text)
-{
-	struct frame frame = {
-		.type = FRAME_REFUSE,
-		.length = (uint32_t)strnlen(text, TEXT_MAX),
-		.count = code,
-	};
-
-	launcher_message(&stranger->destination->side.launcher, "refused", "%s: %s",
-			 stranger->channel->peer, text);
-	if (channel_send(stranger->channel, &frame, text)) {
-		dismiss(stranger);
-		return;
-	}
-	shutdown(stranger->channel->watch.fd, SHUT_WR);
-	stranger->refused = true;
-	stranger->deadline_ns = now_ns() + GOODBYE_NS;
-}
+/* Strangers who introduced themselves. */
 
 /* The stranger's connection becomes a channel of the session. */
-static void adopt(struct stranger *stranger, enum channel_kind kind, unsigned int index)
+static void adopt(struct destination *destination, struct stranger *stranger,
+		  enum channel_kind kind, unsigned int index)
 {
-	struct destination *destination = stranger->destination;
-	struct channel *channel = stranger->channel;
+	struct channel *channel = strangers_release(stranger);
 
-	stranger->channel = NULL;
 	side_add(&destination->side, channel, kind, index, stranger->bytes);
 	if (kind == CHANNEL_CONTROL)
 		snprintf(destination->side.name, sizeof(destination->side.name), "the source %s",
@@ -1047,9 +1004,9 @@ static bool prepare_decompression(struct destination *destination)
 	return destination->decompressor && destination->unpacked;
 }
 
-static void take_hello(struct stranger *stranger, struct hello *hello)
+static void take_hello(struct destination *destination, struct stranger *stranger,
+		       struct hello *hello)
 {
-	struct destination *destination = stranger->destination;
 	struct channel *channel = stranger->channel;
 	struct frame frame = { .type = FRAME_HELLO_ACK, .length = HELLO_ACK_BYTES };
 	struct hello_ack ack = { .features = FEATURES_KNOWN };
@@ -1058,7 +1015,7 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 	uint32_t index[REGIONS_MAX];
 
 	if (hello_decode(hello, &channel->frame, channel->payload, error)) {
-		refuse(stranger, REFUSE_PROTOCOL, error);
+		strangers_refuse(stranger, REFUSE_PROTOCOL, error);
 		return;
 	}
 	ack.version = hello_version(hello);
@@ -1066,24 +1023,24 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 		snprintf(error, sizeof(error), "the source speaks protocol versions %u to %u, the destination %u to %u",
 			 hello->min_version, hello->version, PROTOCOL_MIN_VERSION,
 			 PROTOCOL_VERSION);
-		refuse(stranger, REFUSE_VERSION, error);
+		strangers_refuse(stranger, REFUSE_VERSION, error);
 		return;
 	}
 	if (destination->side.session.state != SESSION_NONE) {
 		snprintf(error, sizeof(error), "a migration is under way here (state %s), wanted none",
 			 session_state_name(destination->side.session.state));
-		refuse(stranger, REFUSE_BUSY, error);
+		strangers_refuse(stranger, REFUSE_BUSY, error);
 		return;
 	}
 	if (hello->page_size != PAGE_BYTES) {
 		snprintf(error, sizeof(error), "the source has pages of %u bytes, the destination of %u",
 			 hello->page_size, PAGE_BYTES);
-		refuse(stranger, REFUSE_PAGE_SIZE, error);
+		strangers_refuse(stranger, REFUSE_PAGE_SIZE, error);
 		return;
 	}
 	if (hello_match(hello, destination->side.options->regions, destination->nr_regions, index,
 			error)) {
-		refuse(stranger, REFUSE_REGIONS, error);
+		strangers_refuse(stranger, REFUSE_REGIONS, error);
 		return;
 	}
 
@@ -1102,7 +1059,7 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 	memcpy(destination->side.session_id, hello->session, SESSION_SIZE);
 	destination->deadline_ns = now_ns() + HANDSHAKE_NS;
 	session_frame(&destination->side.session, CHANNEL_CONTROL, &channel->frame, error);
-	adopt(stranger, CHANNEL_CONTROL, 0);
+	adopt(destination, stranger, CHANNEL_CONTROL, 0);
 	hello_ack_encode(payload, &ack);
 	side_sent(&destination->side, channel, channel_send(channel, &frame, payload));
 }
@@ -1132,18 +1089,17 @@ static bool may_join(struct destination *destination, const struct join *join)
 	return !there;
 }
 
-static void take_join(struct stranger *stranger)
+static void take_join(struct destination *destination, struct stranger *stranger)
 {
-	struct destination *destination = stranger->destination;
 	char error[CODEC_ERROR_MAX];
 	struct join join;
 
 	if (join_decode(&join, stranger->channel->payload, error)) {
-		refuse(stranger, REFUSE_PROTOCOL, error);
+		strangers_refuse(stranger, REFUSE_PROTOCOL, error);
 		return;
 	}
 	if (!is_our_session(destination, join.session)) {
-		refuse(stranger, REFUSE_SESSION, "JOIN names a session that is not the one here");
+		strangers_refuse(stranger, REFUSE_SESSION, "JOIN names a session that is not the one here");
 		return;
 	}
 	if (!may_join(destination, &join)) {
@@ -1152,35 +1108,34 @@ static void take_join(struct stranger *stranger)
 			 session_state_name(destination->side.session.state),
 			 destination->side.channels[join.kind][join.index] ?
 			 ": it is there already" : "");
-		refuse(stranger, REFUSE_SESSION, error);
+		strangers_refuse(stranger, REFUSE_SESSION, error);
 		return;
 	}
-	adopt(stranger, (enum channel_kind)join.kind, join.index);
+	adopt(destination, stranger, (enum channel_kind)join.kind, join.index);
 }
 
-static void take_resume(struct stranger *stranger)
+static void take_resume(struct destination *destination, struct stranger *stranger)
 {
-	struct destination *destination = stranger->destination;
 	struct channel *channel = stranger->channel;
 	bool was_gone = destination->side.session.gone;
 	char error[CODEC_ERROR_MAX];
 	struct resume resume;
 
 	if (resume_decode(&resume, channel->payload, error)) {
-		refuse(stranger, REFUSE_PROTOCOL, error);
+		strangers_refuse(stranger, REFUSE_PROTOCOL, error);
 		return;
 	}
 	if (!is_our_session(destination, resume.session)) {
-		refuse(stranger, REFUSE_SESSION, "RESUME names a session that is not the one here");
+		strangers_refuse(stranger, REFUSE_SESSION, "RESUME names a session that is not the one here");
 		return;
 	}
 	if (session_frame(&destination->side.session, CHANNEL_CONTROL, &channel->frame, error)) {
-		refuse(stranger, REFUSE_SESSION, error);
+		strangers_refuse(stranger, REFUSE_SESSION, error);
 		return;
 	}
 	/* The source knows better whether the old connections are good. */
 	side_close_channels(&destination->side);
-	adopt(stranger, CHANNEL_CONTROL, 0);
+	adopt(destination, stranger, CHANNEL_CONTROL, 0);
 	if (!was_gone)
 		take_go(destination, &channel->frame);
 	if (destination->side.session.state == SESSION_END) {
@@ -1192,101 +1147,27 @@ static void take_resume(struct stranger *stranger)
 	destination->deadline_ns = now_ns() + HANDSHAKE_NS;
 }
 
-static int stranger_admit(struct channel *channel, const struct frame *frame, char *error)
+static void introduced(void *owner, struct stranger *stranger)
 {
-	(void)channel;
-	if (frame->type == FRAME_HELLO || frame->type == FRAME_JOIN || frame->type == FRAME_RESUME)
-		return 0;
-	return wrong(error, "frame %s came first, wanted HELLO, JOIN or RESUME",
-		     frame_name(frame->type));
-}
-
-/* Reads and forgets what a refused peer still sends, until it closes. */
-static void drain(struct stranger *stranger)
-{
-	uint8_t buffer[4096];
-	ssize_t n = read(stranger->channel->watch.fd, buffer, sizeof(buffer));
-
-	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-		dismiss(stranger);
-}
-
-static void stranger_ready(void *owner, uint32_t events)
-{
-	struct channel *channel = owner;
-	struct stranger *stranger = channel->owner;
-	char error[CODEC_ERROR_MAX];
+	struct destination *destination = owner;
 	struct hello *hello;
-	int err;
 
-	if (stranger->refused) {
-		drain(stranger);
-		return;
-	}
-	if (events & EPOLLOUT)
-		channel_flush(channel);
-	err = channel_receive(channel, error);
-	if (err == -EAGAIN)
-		return;
-	if (err != 1) {
-		/* A umem peer is told; others would not understand. */
-		if (err == -EPROTO && channel->magic_seen) {
-			refuse(stranger, REFUSE_PROTOCOL, error);
-			return;
-		}
-		launcher_message(&stranger->destination->side.launcher, "refused", "%s: %s",
-				 channel->peer, error);
-		dismiss(stranger);
-		return;
-	}
-	switch (channel->frame.type) {
+	switch (stranger->channel->frame.type) {
 	case FRAME_HELLO:
 		hello = malloc(sizeof(*hello));
 		if (hello)
-			take_hello(stranger, hello);
+			take_hello(destination, stranger, hello);
 		else
-			dismiss(stranger);
+			strangers_dismiss(stranger);
 		free(hello);
 		break;
 	case FRAME_JOIN:
-		take_join(stranger);
+		take_join(destination, stranger);
 		break;
 	case FRAME_RESUME:
-		take_resume(stranger);
+		take_resume(destination, stranger);
 		break;
 	}
-}
-
-/* A free place, or that of the one who has been here longest. */
-static struct stranger *place(struct destination *destination)
-{
-	struct stranger *oldest = &destination->strangers[0];
-
-	for (int i = 0; i < STRANGERS_MAX; i++) {
-		struct stranger *stranger = &destination->strangers[i];
-
-		if (!stranger->channel)
-			return stranger;
-		if (stranger->deadline_ns < oldest->deadline_ns)
-			oldest = stranger;
-	}
-	dismiss(oldest);
-	return oldest;
-}
-
-static void add_stranger(struct destination *destination, int fd, const char *peer)
-{
-	struct watch watch = { .priority = PRIORITY_STRANGERS, .ready = stranger_ready };
-	struct stranger *stranger = place(destination);
-
-	watch.owner = stranger;
-	*stranger = (struct stranger){
-		.destination = destination,
-		.deadline_ns = now_ns() + HANDSHAKE_NS,
-	};
-	stranger->channel = channel_new(fd, peer, &stranger->bytes, &watch, stranger_admit);
-	if (stranger->channel)
-		channel_flush(stranger->channel);
 }
 
 /* The source opened a channel of the stream. */
@@ -1294,23 +1175,7 @@ static void stream_opened(void *owner, int fd)
 {
 	struct destination *destination = owner;
 
-	add_stranger(destination, fd, destination->side.options->uri_text);
-}
-
-static void listener_ready(void *owner, uint32_t events)
-{
-	struct destination *destination = owner;
-	char peer[SOCKET_TEXT_MAX];
-	int fd, err;
-
-	(void)events;
-	err = socket_accept(destination->listener.fd, &fd, peer);
-	if (err) {
-		if (err != -EAGAIN && err != -ECONNABORTED && err != -EINTR)
-			log_warning("accept: %s", strerror(-err));
-		return;
-	}
-	add_stranger(destination, fd, peer);
+	strangers_add(&destination->strangers, fd, destination->side.options->uri_text);
 }
 
 /* What the launcher says. */
@@ -1343,39 +1208,15 @@ static void command(void *owner, const char *name, json_t *object)
 
 /* Time, and the turns of the loop. */
 
-static void check_strangers(struct destination *destination, uint64_t now)
-{
-	char error[CODEC_ERROR_MAX];
-
-	for (int i = 0; i < STRANGERS_MAX; i++) {
-		struct stranger *stranger = &destination->strangers[i];
-
-		if (!stranger->channel || now < stranger->deadline_ns)
-			continue;
-		if (!stranger->refused) {
-			snprintf(error, sizeof(error), "it did not introduce itself within %llu seconds",
-				 HANDSHAKE_NS / NSEC_PER_SEC);
-			if (!stranger->channel->magic_seen)
-				magic_check(stranger->channel->magic,
-					    stranger->channel->magic_have, MAGIC, error);
-			launcher_message(&destination->side.launcher, "refused", "%s: %s",
-					 stranger->channel->peer, error);
-		}
-		dismiss(stranger);
-	}
-}
-
 /* A stream has one source: with that gone before it began, none can come. */
 static void check_stream(struct destination *destination)
 {
 	struct stream *stream = destination->side.stream;
 
-	if (!stream || !stream_is_over(stream) || destination->side.session.state != SESSION_NONE)
+	if (!stream || !stream_is_over(stream) ||
+	    destination->side.session.state != SESSION_NONE ||
+	    strangers_any(&destination->strangers))
 		return;
-	for (int i = 0; i < STRANGERS_MAX; i++) {
-		if (destination->strangers[i].channel)
-			return;
-	}
 	side_fail(&destination->side, "no source can come over %s any more: %s",
 		  destination->side.options->uri_text,
 		  stream_broken(stream) ? stream_broken(stream) : "its source has ended");
@@ -1387,7 +1228,7 @@ static void tick(void *owner, uint64_t now)
 	struct side *side = &destination->side;
 	struct channel *control = side_control(side);
 
-	check_strangers(destination, now);
+	strangers_tick(&destination->strangers, now);
 	check_stream(destination);
 	if (side->done)
 		return;
@@ -1414,13 +1255,7 @@ static void set_wants(void *owner)
 	for (uint32_t i = 0; i < destination->nr_regions; i++)
 		loop_want(&destination->side.loop, &destination->regions[i].watch,
 			  asking ? EPOLLIN : 0);
-	for (int i = 0; i < STRANGERS_MAX; i++) {
-		struct stranger *stranger = &destination->strangers[i];
-
-		if (stranger->channel)
-			loop_want(&destination->side.loop, &stranger->channel->watch,
-				  EPOLLIN | (channel_busy(stranger->channel) ? EPOLLOUT : 0));
-	}
+	strangers_set_wants(&destination->strangers);
 	loop_want(&destination->side.loop, &destination->side.state,
 		  state_queued(destination) ? EPOLLOUT : 0);
 }
@@ -1471,27 +1306,6 @@ static int open_region(struct destination *destination, uint32_t index, char *er
 	return 0;
 }
 
-static int begin_to_listen(struct destination *destination, char actual[URI_TEXT_MAX],
-			   char *error)
-{
-	int err = socket_listen(&destination->side.options->uri, &destination->listening, actual,
-				error);
-
-	if (err)
-		return err;
-	destination->listener = (struct watch){
-		.fd = destination->listening.fd,
-		.events = EPOLLIN,
-		.priority = PRIORITY_STRANGERS,
-		.ready = listener_ready,
-		.owner = destination,
-	};
-	err = loop_add(&destination->side.loop, &destination->listener);
-	if (err)
-		snprintf(error, CODEC_ERROR_MAX, "epoll: %s", strerror(-err));
-	return err;
-}
-
 static int prepare(struct destination *destination, char *error)
 {
 	const struct options *options = destination->side.options;
@@ -1516,7 +1330,7 @@ static int prepare(struct destination *destination, char *error)
 		err = destination->side.stream ? 0 : -EIO;
 		strcpy(actual, options->uri_text);
 	} else {
-		err = begin_to_listen(destination, actual, error);
+		err = strangers_listen(&destination->strangers, &options->uri, actual, error);
 	}
 	if (err)
 		return err;
@@ -1527,12 +1341,8 @@ static int prepare(struct destination *destination, char *error)
 
 static void destroy(struct destination *destination)
 {
-	for (int i = 0; i < STRANGERS_MAX; i++) {
-		if (destination->strangers[i].channel)
-			dismiss(&destination->strangers[i]);
-	}
+	strangers_destroy(&destination->strangers);
 	side_destroy(&destination->side);
-	socket_unlisten(&destination->listening);
 	for (uint32_t i = 0; i < REGIONS_MAX; i++)
 		free(destination->regions[i].present);
 	forget_early(destination);
@@ -1573,7 +1383,8 @@ int destination_run(const struct options *options)
 		free(destination);
 		return 1;
 	}
-	destination->listening.fd = destination->listener.fd = -1;
+	strangers_init(&destination->strangers, &destination->side.loop,
+		       &destination->side.launcher, introduced, destination);
 	if (prepare(destination, error))
 		side_fail(&destination->side, "%s", error);
 	side_run(&destination->side);

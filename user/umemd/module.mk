@@ -4,7 +4,7 @@ umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c ume
 	umemd/codec.c umemd/session.c umemd/scheduler.c umemd/histogram.c umemd/pending.c \
 	umemd/blocktime.c umemd/pacer.c umemd/window.c umemd/precopy.c umemd/tracker.c \
 	umemd/compress.c umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c \
-	umemd/socket.c umemd/mux.c \
+	umemd/socket.c umemd/strangers.c umemd/mux.c \
 	umemd/stream.c umemd/launcher.c $(common-src)
 
 umemd-tests := codec scheduler session histogram pending blocktime progress pacer window precopy \
