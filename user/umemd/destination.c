@@ -1064,14 +1064,9 @@ static void take_hello(struct destination *destination, struct stranger *strange
 	side_sent(&destination->side, channel, channel_send(channel, &frame, payload));
 }
 
-/* Takes as long for a wrong guess as for a right one. */
-static bool is_our_session(const struct destination *destination, const uint8_t *id)
+static bool is_our_session(const struct destination *destination, const uint8_t *claimed)
 {
-	uint8_t differs = 0;
-
-	for (int i = 0; i < SESSION_SIZE; i++)
-		differs |= destination->side.session_id[i] ^ id[i];
-	return destination->side.session.state != SESSION_NONE && !differs;
+	return session_knows(&destination->side.session, destination->side.session_id, claimed);
 }
 
 /* Channels may be had at any time in a session, one of each kind is had to begin with. */
@@ -1175,7 +1170,7 @@ static void stream_opened(void *owner, int fd)
 {
 	struct destination *destination = owner;
 
-	strangers_add(&destination->strangers, fd, destination->side.options->uri_text);
+	strangers_add(&destination->strangers, fd, destination->side.options->uri_text, 0);
 }
 
 /* What the launcher says. */

@@ -8,7 +8,7 @@ umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c ume
 	umemd/stream.c umemd/launcher.c $(common-src)
 
 umemd-tests := codec scheduler session histogram pending blocktime progress pacer window precopy \
-	compress touch options channel socket mux stream
+	compress touch options channel socket strangers mux stream
 
 umemd-test_codec-src     := umemd/codec.c
 umemd-test_scheduler-src := umemd/scheduler.c
@@ -27,6 +27,9 @@ umemd-test_mux-src       := umemd/mux.c umemd/codec.c
 umemd-test_stream-src    := umemd/stream.c umemd/mux.c umemd/codec.c umemd/loop.c common/uri.c
 umemd-test_socket-src    := umemd/socket.c common/runtime.c common/text.c common/uri.c \
 			    common/log.c
+umemd-test_strangers-src := umemd/strangers.c umemd/socket.c umemd/launcher.c umemd/channel.c \
+			    umemd/codec.c umemd/loop.c common/jsonl.c common/runtime.c \
+			    common/text.c common/uri.c common/log.c
 umemd-test_channel-src   := umemd/channel.c umemd/codec.c umemd/loop.c
 
 # Both roles in one host that has /dev/umem: loopback path/of/umemd

@@ -111,6 +111,15 @@ const char *session_state_name(enum session_state state)
 	return state_names[state];
 }
 
+bool session_knows(const struct session *session, const uint8_t *id, const uint8_t *claimed)
+{
+	uint8_t differs = session->state == SESSION_NONE;
+
+	for (int i = 0; i < SESSION_SIZE; i++)
+		differs |= id[i] ^ claimed[i];
+	return !differs;
+}
+
 int session_admits(const struct session *session, enum channel_kind kind,
 		   const struct frame *frame, char *error)
 {

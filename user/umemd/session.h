@@ -54,6 +54,14 @@ void session_init(struct session *session, enum session_role role);
 const char *session_state_name(enum session_state state);
 
 /**
+ * session_knows - is @claimed the secret of this session?
+ * @id: of this session, SESSION_SIZE bytes, as @claimed
+ *
+ * Takes as long for a wrong guess as for a right one. A session that nobody began has none.
+ */
+bool session_knows(const struct session *session, const uint8_t *id, const uint8_t *claimed);
+
+/**
  * session_frame - a frame came
  * @kind: the channel it came on
  * @error: CODEC_ERROR_MAX bytes, on failure a sentence

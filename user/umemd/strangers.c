@@ -9,6 +9,8 @@
 #include "common/log.h"
 
 #define GOODBYE_NS	(2 * NSEC_PER_SEC)	/* for a REFUSE to be read */
+#define TOLD_MAX	16			/* messages in */
+#define TOLD_NS		(10 * NSEC_PER_SEC)
 
 void strangers_init(struct strangers *strangers, struct loop *loop, struct launcher *launcher,
 		    void (*introduced)(void *owner, struct stranger *stranger), void *owner)
@@ -21,6 +23,30 @@ void strangers_init(struct strangers *strangers, struct loop *loop, struct launc
 		.listening = { .fd = -1 },
 		.listener = { .fd = -1 },
 	};
+}
+
+/* A flood is not to fill the log. */
+static void tell(struct stranger *stranger, const char *text)
+{
+	struct strangers *strangers = stranger->strangers;
+
+	if (strangers->told == TOLD_MAX) {
+		strangers->untold++;
+		return;
+	}
+	strangers->told++;
+	launcher_message(strangers->launcher, "refused", "%s: %s", stranger->channel->peer, text);
+}
+
+static void tell_rest(struct strangers *strangers, uint64_t now)
+{
+	if (now - strangers->told_since_ns < TOLD_NS)
+		return;
+	if (strangers->untold)
+		launcher_message(strangers->launcher, "refused", "%u more connections were sent away within %llu seconds",
+				 strangers->untold, TOLD_NS / NSEC_PER_SEC);
+	strangers->told_since_ns = now;
+	strangers->told = strangers->untold = 0;
 }
 
 void strangers_dismiss(struct stranger *stranger)
@@ -38,8 +64,7 @@ void strangers_refuse(struct stranger *stranger, enum refuse_code code, const ch
 		.count = code,
 	};
 
-	launcher_message(stranger->strangers->launcher, "refused", "%s: %s",
-			 stranger->channel->peer, text);
+	tell(stranger, text);
 	if (channel_send(stranger->channel, &frame, text)) {
 		strangers_dismiss(stranger);
 		return;
@@ -113,30 +138,67 @@ static void ready(void *owner, uint32_t events)
 		strangers_refuse(stranger, REFUSE_PROTOCOL, error);
 		return;
 	}
-	launcher_message(strangers->launcher, "refused", "%s: %s", channel->peer, error);
+	tell(stranger, error);
 	strangers_dismiss(stranger);
 }
 
 /* Who comes. */
 
-/* A free place, or that of the one who has been here longest. */
-static struct stranger *place(struct strangers *strangers)
+static unsigned int crowd(const struct strangers *strangers, uint64_t origin)
 {
-	struct stranger *oldest = &strangers->places[0];
+	unsigned int count = 0;
+
+	for (int i = 0; i < STRANGERS_MAX; i++)
+		count += strangers->places[i].channel && strangers->places[i].origin == origin;
+	return count;
+}
+
+/* Who was refused first, then the oldest of those who have most places of all. */
+static struct stranger *who_gives_way(struct strangers *strangers)
+{
+	struct stranger *chosen = NULL;
+	unsigned int most = 0;
 
 	for (int i = 0; i < STRANGERS_MAX; i++) {
 		struct stranger *stranger = &strangers->places[i];
+		unsigned int count;
 
 		if (!stranger->channel)
-			return stranger;
-		if (stranger->deadline_ns < oldest->deadline_ns)
-			oldest = stranger;
+			continue;
+		count = stranger->refused ? STRANGERS_MAX + 1 :
+					    crowd(strangers, stranger->origin);
+		if (count > most ||
+		    (count == most && stranger->deadline_ns < chosen->deadline_ns)) {
+			chosen = stranger;
+			most = count;
+		}
 	}
-	strangers_dismiss(oldest);
-	return oldest;
+	return chosen;
 }
 
-void strangers_add(struct strangers *strangers, int fd, const char *peer)
+static struct stranger *make_room(struct strangers *strangers)
+{
+	struct stranger *stranger = who_gives_way(strangers);
+
+	if (stranger) {
+		if (!stranger->refused)
+			tell(stranger, "it was sent away to make room for another");
+		strangers_dismiss(stranger);
+	}
+	return stranger;
+}
+
+static struct stranger *place(struct strangers *strangers)
+{
+	for (int i = 0; i < STRANGERS_MAX; i++) {
+		if (!strangers->places[i].channel)
+			return &strangers->places[i];
+	}
+	return make_room(strangers);
+}
+
+/* Return: NULL: out of memory. */
+static struct channel *add(struct strangers *strangers, int fd, const char *peer, uint64_t origin)
 {
 	struct watch watch = { .priority = PRIORITY_STRANGERS, .ready = ready };
 	struct stranger *stranger = place(strangers);
@@ -144,27 +206,56 @@ void strangers_add(struct strangers *strangers, int fd, const char *peer)
 	watch.owner = stranger;
 	*stranger = (struct stranger){
 		.strangers = strangers,
+		.origin = origin,
 		.deadline_ns = now_ns() + STRANGERS_NS,
 	};
 	stranger->channel = channel_new(fd, peer, &stranger->bytes, &watch, admit);
 	if (stranger->channel)
 		channel_flush(stranger->channel);
+	return stranger->channel;
+}
+
+void strangers_add(struct strangers *strangers, int fd, const char *peer, uint64_t origin)
+{
+	add(strangers, fd, peer, origin);
+}
+
+/* Who waits at the door keeps the loop awake: it is closed until there may be room. */
+static void go_deaf(struct strangers *strangers, int err)
+{
+	if (strangers->told < TOLD_MAX) {
+		strangers->told++;
+		log_warning("nobody is let in for a moment: %s", strerror(-err));
+	}
+	make_room(strangers);
+	strangers->deaf = true;
+	loop_want(strangers->loop, &strangers->listener, 0);
 }
 
 static void listener_ready(void *owner, uint32_t events)
 {
 	struct strangers *strangers = owner;
+	struct channel *channel;
 	char peer[SOCKET_TEXT_MAX];
+	uint64_t origin;
 	int fd, err;
 
 	(void)events;
-	err = socket_accept(strangers->listener.fd, &fd, peer);
-	if (err) {
-		if (err != -EAGAIN && err != -ECONNABORTED && err != -EINTR)
-			log_warning("accept: %s", strerror(-err));
-		return;
+	err = socket_accept(strangers->listener.fd, &fd, peer, &origin);
+	if (!err) {
+		/*
+		 * Who means it speaks at once, often before it is let in. To hear it now
+		 * leaves a flood no time to displace it.
+		 */
+		channel = add(strangers, fd, peer, origin);
+		if (channel)
+			ready(channel, EPOLLIN);
+	} else if (err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM) {
+		go_deaf(strangers, err);
+	} else if (err != -EAGAIN) {
+		/* Of the network, and of this connection only. */
+		log_debug("accept: %s", strerror(-err));
 	}
-	strangers_add(strangers, fd, peer);
 }
 
 int strangers_listen(struct strangers *strangers, const struct uri *uri,
@@ -198,11 +289,15 @@ static void out_of_time(struct stranger *stranger)
 		 STRANGERS_NS / NSEC_PER_SEC);
 	if (!channel->magic_seen)
 		magic_check(channel->magic, channel->magic_have, MAGIC, error);
-	launcher_message(stranger->strangers->launcher, "refused", "%s: %s", channel->peer, error);
+	tell(stranger, error);
 }
 
 void strangers_tick(struct strangers *strangers, uint64_t now)
 {
+	tell_rest(strangers, now);
+	if (strangers->deaf)
+		loop_want(strangers->loop, &strangers->listener, EPOLLIN);
+	strangers->deaf = false;
 	for (int i = 0; i < STRANGERS_MAX; i++) {
 		struct stranger *stranger = &strangers->places[i];
 

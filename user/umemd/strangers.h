@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Connections that have not said what they want. They get little: few places, little
- * time, memory for one frame. A session's connections are not among them.
+ * time, memory for one frame. A session's connections are not among them. Whoever comes
+ * when all places are taken gets one from those who have most of them.
  */
 #ifndef UMEMD_STRANGERS_H
 #define UMEMD_STRANGERS_H
@@ -23,12 +24,14 @@ struct strangers;
 /**
  * struct stranger - a place for one
  * @channel: its connection; NULL: the place is free
+ * @origin: see socket_accept()
  * @bytes: what went over it
  * @refused: it was told no; wait for it to read that
  */
 struct stranger {
 	struct strangers *strangers;
 	struct channel *channel;
+	uint64_t origin;
 	uint64_t deadline_ns;
 	uint64_t bytes;
 	bool refused;
@@ -38,6 +41,9 @@ struct stranger {
  * struct strangers - who has come and not joined
  * @introduced: one sent HELLO, JOIN or RESUME, which is its channel's frame: it is to
  *	be taken in or refused
+ * @deaf: nobody is let in before the next tick: there is no descriptor for him
+ * @told: messages about strangers since @told_since_ns, and
+ * @untold: how many more there would have been
  */
 struct strangers {
 	struct loop *loop;
@@ -48,6 +54,10 @@ struct strangers {
 	struct socket_listener listening;
 	struct watch listener;
 	struct stranger places[STRANGERS_MAX];
+	bool deaf;
+
+	uint64_t told_since_ns;
+	unsigned int told, untold;
 };
 
 void strangers_init(struct strangers *strangers, struct loop *loop, struct launcher *launcher,
@@ -63,8 +73,12 @@ void strangers_init(struct strangers *strangers, struct loop *loop, struct launc
 int strangers_listen(struct strangers *strangers, const struct uri *uri,
 		     char actual[URI_TEXT_MAX], char *error);
 
-/* One has come by another way; takes @fd over. */
-void strangers_add(struct strangers *strangers, int fd, const char *peer);
+/**
+ * strangers_add - one has come
+ * @fd: its connection, taken over
+ * @origin: see socket_accept(); 0 where nobody else can come
+ */
+void strangers_add(struct strangers *strangers, int fd, const char *peer, uint64_t origin);
 
 /* Says no, and waits a moment for that to be read. */
 void strangers_refuse(struct stranger *stranger, enum refuse_code code, const char *text);
@@ -81,7 +95,7 @@ struct channel *strangers_release(struct stranger *stranger);
 
 bool strangers_any(const struct strangers *strangers);
 
-/* Sends those away who have had their time. */
+/* Sends those away who have had their time. To be called a few times a second. */
 void strangers_tick(struct strangers *strangers, uint64_t now);
 
 /* What their descriptors are watched for. */

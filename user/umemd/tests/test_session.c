@@ -306,6 +306,24 @@ static void test_commands_at_the_wrong_time_change_nothing(void **state)
 	}
 }
 
+static void test_who_does_not_know_the_secret_is_a_stranger(void **state)
+{
+	uint8_t id[SESSION_SIZE], claimed[SESSION_SIZE];
+	struct session session;
+
+	(void)state;
+	memset(id, 0xa5, sizeof(id));
+	session_init(&session, ROLE_DESTINATION);
+	assert_false(session_knows(&session, id, id));
+	comes(&session, CHANNEL_CONTROL, FRAME_HELLO, SESSION_PREPARE);
+	assert_true(session_knows(&session, id, id));
+	for (int bit = 0; bit < 8 * SESSION_SIZE; bit++) {
+		memcpy(claimed, id, sizeof(id));
+		claimed[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		assert_false(session_knows(&session, id, claimed));
+	}
+}
+
 static void test_cancel_is_possible_until_go(void **state)
 {
 	(void)state;
@@ -327,6 +345,7 @@ int main(void)
 		cmocka_unit_test(test_end_survives_a_lost_connection),
 		cmocka_unit_test(test_nothing_else_is_taken),
 		cmocka_unit_test(test_commands_at_the_wrong_time_change_nothing),
+		cmocka_unit_test(test_who_does_not_know_the_secret_is_a_stranger),
 		cmocka_unit_test(test_cancel_is_possible_until_go),
 	};
 
