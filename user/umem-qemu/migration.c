@@ -1045,6 +1045,10 @@ void migration_umemd_event(struct migration *m, json_t *event)
 		try_go(m);
 	} else if (!strcmp(name, "go") && m->role == MIGRATION_DESTINATION) {
 		destination_go(m, json_is_true(json_object_get(event, "run")));
+	} else if (!strcmp(name, "damaged")) {
+		note(m, "DAMAGED", "role=destination region=%s offset=%llu times=%llu",
+		     string_or(event, "region", ""), (unsigned long long)number(event, "offset"),
+		     (unsigned long long)number(event, "times"));
 	} else if (!strcmp(name, "refused")) {
 		note(m, "REFUSED", "message=%s", string_or(event, "message", ""));
 	} else if (!strcmp(name, "error")) {

@@ -21,6 +21,7 @@
 #include "libumem.h"
 #include "umemd/bitmap.h"
 #include "umemd/compress.h"
+#include "umemd/damage.h"
 #include "umemd/pending.h"
 #include "umemd/side.h"
 #include "umemd/strangers.h"
@@ -33,6 +34,7 @@
 #define REQUESTS_UNSENT		(32 * 1024)
 #define STATE_UNSENT		(256 * 1024)
 #define PREPARE_STEP		(16ULL << 20)
+#define DAMAGED_TOLD_MAX	64	/* pages that are told of one by one */
 
 struct destination;
 
@@ -57,6 +59,9 @@ struct destination_region {
 struct destination {
 	struct side side;
 	struct pending pending;
+	struct damage damage;
+	uint64_t damage_told_ns;
+	uint64_t overflow_ns;		/* when what does not fit there was last asked for */
 	struct touch touch;
 	bool touching;
 	struct destination_region regions[REGIONS_MAX];
@@ -127,6 +132,7 @@ static void start_over(struct destination *destination, const char *why)
 	destination->state_start = destination->state_used = 0;
 	destination->state_ending = false;
 	destination->deadline_ns = 0;
+	damage_init(&destination->damage);
 	for (uint32_t i = 0; i < destination->nr_regions; i++) {
 		if (destination->regions[i].nr_present || destination->regions[i].early)
 			destination->prepare_region = 0;	/* drop what came */
@@ -195,7 +201,10 @@ static void ask(struct destination *destination, const struct destination_region
 	side_sent(&destination->side, channel, channel_send(channel, &frame, payload));
 }
 
-/* Pages of @region that are missing and set in @wanted, all of them if NULL. */
+/*
+ * Pages of @region that are missing and set in @wanted, all of them if NULL; but not
+ * those that come damaged and have a time of their own.
+ */
 static void ask_for_all(struct destination *destination, struct destination_region *region,
 			const uint64_t *wanted, uint64_t limit, bool again)
 {
@@ -207,7 +216,8 @@ static void ask_for_all(struct destination *destination, struct destination_regi
 		page = bitmap_find(region->present, false, page, region->pages);
 		if (page == region->pages)
 			break;
-		if (!wanted || bitmap_test(wanted, page)) {
+		if ((!wanted || bitmap_test(wanted, page)) &&
+		    !damage_waits(&destination->damage, region->index, page)) {
 			pages[count++] = page;
 			limit--;
 		}
@@ -220,8 +230,8 @@ static void ask_for_all(struct destination *destination, struct destination_regi
 	ask(destination, region, pages, count, again);
 }
 
-/* After a reconnection: what is waited for was asked on connections now gone. */
-static void ask_again(struct destination *destination)
+/* What is waited for, whether it was asked for or not. */
+static void ask_for_requested(struct destination *destination, bool again)
 {
 	for (uint32_t i = 0; i < destination->nr_regions && may_ask(destination); i++) {
 		struct destination_region *region = &destination->regions[i];
@@ -235,7 +245,7 @@ static void ask_again(struct destination *destination)
 			side_fail(&destination->side, "region \"%s\": cannot tell what is waited for: %s",
 				  destination->side.options->regions[i].name, strerror(-err));
 		else
-			ask_for_all(destination, region, wanted, CHANNEL_OUT_MAX / 8 / 2, false);
+			ask_for_all(destination, region, wanted, CHANNEL_OUT_MAX / 8 / 2, again);
 		free(wanted);
 	}
 }
@@ -249,6 +259,7 @@ static void page_is_present(struct destination *destination, struct destination_
 
 	if (bitmap_set(region->present, page))
 		region->nr_present++;
+	damage_remove(&destination->damage, region->index, page);
 	if (pending_remove(&destination->pending, region->index, page, &wait))
 		progress_wait_ends(&destination->side.progress, &wait, now);
 }
@@ -492,15 +503,55 @@ static struct destination_region *region_of(struct destination *destination,
 	return NULL;
 }
 
+/* A bad path gives many, and each is counted. */
 static void count_damaged(struct destination *destination, const struct destination_region *region,
 			  const struct delivery *delivery, const char *next)
 {
+	uint64_t now = now_ns();
+
 	if (!delivery->nr_damaged)
 		return;
 	destination->side.progress.checksum_errors += delivery->nr_damaged;
+	if (destination->damage_told_ns && now - destination->damage_told_ns < NSEC_PER_SEC)
+		return;
+	destination->damage_told_ns = now;
 	log_warning("region \"%s\": %u pages came damaged, the first at offset %llu: %s",
 		    destination->side.options->regions[region->index].name, delivery->nr_damaged,
 		    (unsigned long long)(delivery->damaged[0] * PAGE_BYTES), next);
+}
+
+static void report_damaged(struct destination *destination,
+			   const struct destination_region *region, uint64_t page)
+{
+	const char *name = destination->side.options->regions[region->index].name;
+
+	if (++destination->side.progress.damaged_pages > DAMAGED_TOLD_MAX)
+		return;
+	log_warning("region \"%s\": the page at offset %llu came damaged %d times, it is asked for more seldom from now on",
+		    name, (unsigned long long)(page * PAGE_BYTES), DAMAGE_REPORTED);
+	launcher_send(&destination->side.launcher,
+		      json_pack("{s:s,s:s,s:I,s:i}", "event", "damaged", "region", name, "offset",
+				(json_int_t)(page * PAGE_BYTES), "times", DAMAGE_REPORTED));
+}
+
+static void ask_for_damaged(struct destination *destination, struct destination_region *region,
+			    const struct delivery *delivery)
+{
+	uint64_t pages[PAGES_MAX], now = now_ns();
+	uint32_t count = 0, times;
+
+	for (uint32_t i = 0; i < delivery->nr_damaged; i++) {
+		uint64_t page = delivery->damaged[i];
+
+		if (bitmap_test(region->present, page))
+			continue;	/* a copy that is not needed */
+		times = damage_add(&destination->damage, region->index, page, now);
+		if (times && times < DAMAGE_REPORTED)
+			pages[count++] = page;
+		else if (times == DAMAGE_REPORTED)
+			report_damaged(destination, region, page);
+	}
+	ask(destination, region, pages, count, true);
 }
 
 /* Pages are there, and shown. */
@@ -514,7 +565,7 @@ static void settle(struct destination *destination, struct destination_region *r
 		page_is_present(destination, region, delivery->pages[i], now);
 	touch(destination, region, delivery->pages, delivery->nr_pages);
 	count_damaged(destination, region, delivery, "asking again");
-	ask(destination, region, delivery->damaged, delivery->nr_damaged, true);
+	ask_for_damaged(destination, region, delivery);
 	check_complete(destination);
 }
 
@@ -672,9 +723,28 @@ static void take_discard_ranges(struct destination *destination, const struct ch
 	}
 }
 
+/* Pages that keep coming damaged, each in its time. */
+static void retry_damaged(struct destination *destination, uint64_t now)
+{
+	uint64_t pages[REQUEST_MAX];
+
+	for (uint32_t i = 0; i < destination->nr_regions && may_ask(destination); i++) {
+		uint32_t count = 0;
+
+		while (count < REQUEST_MAX &&
+		       damage_due(&destination->damage, i, now, &pages[count]))
+			count++;
+		ask(destination, &destination->regions[i], pages, count, true);
+	}
+	if (destination->damage.full && now - destination->overflow_ns >= REPAIR_NS) {
+		destination->overflow_ns = now;
+		ask_for_requested(destination, true);
+	}
+}
+
 /*
- * Everything was sent and yet pages are missing: damaged ones whose second copy
- * was damaged too, or a fault of this program. Ask for what is left.
+ * Everything was sent and yet pages are missing: damaged ones that were too many to
+ * remember, or a fault of this program. Ask for what is left.
  */
 static void repair(struct destination *destination, uint64_t now)
 {
@@ -846,7 +916,7 @@ static void get_ready(void *owner)
 	if (!destination->side.progress.started_ns)
 		progress_start(&destination->side.progress, now_ns());
 	if (resumed) {
-		ask_again(destination);
+		ask_for_requested(destination, false);
 		check_complete(destination);
 	}
 }
@@ -1238,6 +1308,7 @@ static void tick(void *owner, uint64_t now)
 				  HANDSHAKE_NS / NSEC_PER_SEC);
 		return;
 	}
+	retry_damaged(destination, now);
 	repair(destination, now);
 }
 
