@@ -35,6 +35,8 @@
 #define STATE_UNSENT		(256 * 1024)
 #define PREPARE_STEP		(16ULL << 20)
 #define DAMAGED_TOLD_MAX	64	/* pages that are told of one by one */
+#define GONE_BATCH		256	/* ranges of one event */
+#define GONE_RANGES_MAX		16384	/* that are told of */
 
 struct destination;
 
@@ -280,6 +282,17 @@ static bool reload_present(struct destination *destination, struct destination_r
 	return true;
 }
 
+static void close_pagers(struct destination *destination)
+{
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		struct destination_region *region = &destination->regions[i];
+
+		loop_remove(&destination->side.loop, &region->watch);
+		close(region->watch.fd);
+		region->watch.fd = -1;
+	}
+}
+
 static void check_complete(struct destination *destination)
 {
 	char error[CODEC_ERROR_MAX];
@@ -305,13 +318,7 @@ static void check_complete(struct destination *destination)
 		return;
 	}
 	session_event(&destination->side.session, EVENT_COMPLETE, error);
-	for (uint32_t i = 0; i < destination->nr_regions; i++) {
-		struct destination_region *region = &destination->regions[i];
-
-		loop_remove(&destination->side.loop, &region->watch);
-		close(region->watch.fd);
-		region->watch.fd = -1;
-	}
+	close_pagers(destination);
 	side_progress(&destination->side);
 	launcher_state(&destination->side.launcher, "end");
 	destination->deadline_ns = now_ns() + END_NS;
@@ -1243,6 +1250,105 @@ static void stream_opened(void *owner, int fd)
 	strangers_add(&destination->strangers, fd, destination->side.options->uri_text, 0);
 }
 
+/* Giving the source up. */
+
+/**
+ * struct gone - what is told of pages that never come
+ * @pages: all of them
+ * @told: ranges that were told of
+ * @batch: that are to be
+ */
+struct gone {
+	uint64_t pages;
+	uint32_t told;
+	json_t *batch;
+};
+
+static void tell_gone(struct destination *destination, struct gone *gone, uint32_t region)
+{
+	const char *name = destination->side.options->regions[region].name;
+
+	if (json_array_size(gone->batch))
+		launcher_send(&destination->side.launcher,
+			      json_pack("{s:s,s:s,s:O}", "event", "gone-ranges", "region", name,
+					"ranges", gone->batch));
+	json_decref(gone->batch);
+	gone->batch = json_array();
+}
+
+static void add_gone(struct destination *destination, struct gone *gone,
+		     const struct destination_region *region, const uint64_t *poisoned)
+{
+	uint64_t page, end = 0;
+
+	for (;;) {
+		page = bitmap_find(poisoned, true, end, region->pages);
+		if (page == region->pages)
+			break;
+		end = bitmap_find(poisoned, false, page, region->pages);
+		gone->pages += end - page;
+		if (gone->told == GONE_RANGES_MAX)
+			continue;
+		gone->told++;
+		json_array_append_new(gone->batch,
+				      json_pack("[I,I]", (json_int_t)(page * PAGE_BYTES),
+						(json_int_t)((end - page) * PAGE_BYTES)));
+		if (json_array_size(gone->batch) == GONE_BATCH)
+			tell_gone(destination, gone, region->index);
+	}
+	tell_gone(destination, gone, region->index);
+}
+
+/* The kernel knows best what is missing: a guest may have discarded pages meanwhile. */
+static int poison_region(struct destination *destination, struct gone *gone,
+			 const struct destination_region *region)
+{
+	uint64_t *poisoned = calloc(umem_bitmap_words(region->length), sizeof(*poisoned));
+	int err = -ENOMEM;
+
+	if (poisoned)
+		err = umem_poison(region->watch.fd, 0, region->length, NULL);
+	if (!err)
+		err = umem_get_bitmap(region->watch.fd, UMEM_BITMAP_POISONED, 0, region->length,
+				      poisoned);
+	if (!err)
+		add_gone(destination, gone, region, poisoned);
+	free(poisoned);
+	return err;
+}
+
+/*
+ * The source is lost for good: who waits for a page of it, or touches one later, gets an
+ * error, everything else goes on. What it still sends is not listened to any more.
+ */
+static void give_up(struct destination *destination)
+{
+	struct gone gone = { .batch = json_array() };
+	char error[CODEC_ERROR_MAX];
+
+	if (session_event(&destination->side.session, EVENT_GIVE_UP, error)) {
+		launcher_message(&destination->side.launcher, "refused", "%s", error);
+		return;
+	}
+	side_close_channels(&destination->side);
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		int err = poison_region(destination, &gone, &destination->regions[i]);
+
+		if (!err)
+			continue;
+		side_fail(&destination->side, "region \"%s\": cannot poison what is missing: %s",
+			  destination->side.options->regions[i].name, strerror(-err));
+		json_decref(gone.batch);
+		return;
+	}
+	json_decref(gone.batch);
+	close_pagers(destination);
+	side_progress(&destination->side);
+	launcher_send(&destination->side.launcher,
+		      json_pack("{s:s,s:I}", "event", "gone", "pages", (json_int_t)gone.pages));
+	side_finish(&destination->side, 0);
+}
+
 /* What the launcher says. */
 
 static void command(void *owner, const char *name, json_t *object)
@@ -1258,6 +1364,8 @@ static void command(void *owner, const char *name, json_t *object)
 		destination->ready = true;
 		if (precopy_is_over(destination))
 			say_ready(destination);
+	} else if (!strcmp(name, "give-up")) {
+		give_up(destination);
 	} else if (!strcmp(name, "fail")) {
 		const char *text = json_string_value(json_object_get(object, "message"));
 

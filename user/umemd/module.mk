@@ -35,4 +35,4 @@ umemd-test_channel-src   := umemd/channel.c umemd/codec.c umemd/loop.c
 
 # Both roles in one host that has /dev/umem: loopback path/of/umemd
 vm-programs  += umemd/tests/loopback.c
-loopback-src := common/jsonl.c
+loopback-src := common/jsonl.c umemd/codec.c

@@ -41,6 +41,7 @@ enum session_event {
 	EVENT_CANCEL,		/* source: the user changed his mind */
 	EVENT_COMPLETE,		/* destination: every page is present */
 	EVENT_LOST,		/* a connection broke */
+	EVENT_GIVE_UP,		/* destination: the source will not come back */
 	SESSION_EVENTS
 };
 

@@ -306,6 +306,27 @@ static void test_commands_at_the_wrong_time_change_nothing(void **state)
 	}
 }
 
+static void test_only_a_lost_source_that_handed_over_is_given_up(void **state)
+{
+	struct session session = destination_ready(), source = source_running();
+
+	(void)state;
+	assert_int_equal(session_event(&session, EVENT_GIVE_UP, error), -EBUSY);
+	happens(&session, EVENT_LOST, SESSION_PAUSED);
+	/* GO was not heard: the guest may run at its source */
+	assert_int_equal(session_event(&session, EVENT_GIVE_UP, error), -EBUSY);
+	assert_string_equal(error, "\"give up\" is not possible in state paused");
+
+	session = destination_running();
+	assert_int_equal(session_event(&session, EVENT_GIVE_UP, error), -EBUSY);
+	happens(&session, EVENT_LOST, SESSION_PAUSED);
+	comes(&session, CHANNEL_CONTROL, FRAME_RESUME, SESSION_RESUME);
+	happens(&session, EVENT_GIVE_UP, SESSION_END);
+
+	happens(&source, EVENT_LOST, SESSION_PAUSED);
+	assert_int_equal(session_event(&source, EVENT_GIVE_UP, error), -EBUSY);
+}
+
 static void test_who_does_not_know_the_secret_is_a_stranger(void **state)
 {
 	uint8_t id[SESSION_SIZE], claimed[SESSION_SIZE];
@@ -345,6 +366,7 @@ int main(void)
 		cmocka_unit_test(test_end_survives_a_lost_connection),
 		cmocka_unit_test(test_nothing_else_is_taken),
 		cmocka_unit_test(test_commands_at_the_wrong_time_change_nothing),
+		cmocka_unit_test(test_only_a_lost_source_that_handed_over_is_given_up),
 		cmocka_unit_test(test_who_does_not_know_the_secret_is_a_stranger),
 		cmocka_unit_test(test_cancel_is_possible_until_go),
 	};
