@@ -1123,7 +1123,7 @@ void migration_umemd_gone(struct migration *m, const char *how)
 {
 	if (!m->umemd_alive)
 		return;
-	m->umemd_alive = false;
+	m->umemd_alive = m->giving_up = false;
 	fail(m, "umemd %s", how);
 }
 

@@ -2,13 +2,13 @@
 
 umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c umemd/side.c \
 	umemd/codec.c umemd/session.c umemd/scheduler.c umemd/histogram.c umemd/pending.c \
-	umemd/blocktime.c umemd/damage.c umemd/pacer.c umemd/window.c umemd/precopy.c umemd/tracker.c \
-	umemd/compress.c umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c \
+	umemd/blocktime.c umemd/damage.c umemd/pacer.c umemd/window.c umemd/precopy.c \
+	umemd/tracker.c umemd/compress.c umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c \
 	umemd/socket.c umemd/strangers.c umemd/mux.c \
 	umemd/stream.c umemd/launcher.c $(common-src)
 
-umemd-tests := codec scheduler session histogram pending damage blocktime progress pacer window precopy \
-	compress touch options channel socket strangers mux stream
+umemd-tests := codec scheduler session histogram pending damage blocktime progress pacer window \
+	precopy compress touch options channel socket strangers mux stream
 
 umemd-test_codec-src     := umemd/codec.c
 umemd-test_scheduler-src := umemd/scheduler.c
