@@ -2228,6 +2228,7 @@ static void test_replayed_frames(struct migration *m)
 	if (!hand_over_by_hand(m, &source))
 		return;
 	send_page(&source, CHANNEL_BULK, 0, 1, false);
+	check(page_has_seed(m, 0, 1));
 	say(&source, CHANNEL_CONTROL, FRAME_GO, FRAME_GO_RUN, 0, "", 0);
 	expect(&m->destination, "state", "message", "frame GO may not come in state running");
 	close_by_hand(&source);
