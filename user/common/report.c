@@ -169,6 +169,7 @@ static const struct row rows[] = {
 	{ "pages_sent", "pages sent", add_number },
 	{ "pages_present", "pages present", add_number },
 	{ "pages_remaining", "pages remaining", add_number },
+	{ "pages_gone", "pages gone", add_number },
 	{ "zero_pages", "zero pages", add_number },
 	{ "compressed_pages", "compressed pages", add_compressed },
 	{ "urgent_channels", "urgent channels", add_number },
@@ -187,6 +188,7 @@ static const struct row rows[] = {
 	{ "blocktime_others_ms", "blocktime others", add_ms },
 	{ "duplicates", "duplicates", add_number },
 	{ "checksum_errors", "checksum errors", add_number },
+	{ "damaged_pages", "damaged pages", add_number },
 };
 
 char *report_text(json_t *info)

@@ -214,6 +214,20 @@ static void take_channels(struct hmp_command *command, const char *text)
 	command->channels = (unsigned int)channels;
 }
 
+bool hmp_take_lost_source(const char *text, bool *poison)
+{
+	*poison = !strcmp(text, "poison");
+	return *poison || !strcmp(text, "wait");
+}
+
+static void take_lost_source(struct hmp_command *command, const char *text)
+{
+	if (!hmp_take_lost_source(text, &command->on))
+		return fail(command, "migrate_set_parameter: " HMP_LOST_SOURCE " is \"%s\", wanted wait or poison",
+			    text);
+	command->kind = HMP_LOST_SOURCE_IS;
+}
+
 static void parse_parameter(struct hmp_command *command, const struct words *words, bool incoming)
 {
 	static const struct {
@@ -231,6 +245,8 @@ static void parse_parameter(struct hmp_command *command, const struct words *wor
 		return;
 	if (!strcmp(words->word[1], HMP_URGENT_CHANNELS))
 		return take_channels(command, words->word[2]);
+	if (!strcmp(words->word[1], HMP_LOST_SOURCE))
+		return take_lost_source(command, words->word[2]);
 	for (size_t i = 0; i < ARRAY_SIZE(parameters); i++) {
 		if (strcmp(words->word[1], parameters[i].name))
 			continue;
@@ -266,7 +282,7 @@ static void parse_help(struct hmp_command *command, const struct words *words, b
 {
 	static const char *const topics[] = {
 		"migrate", "migrate_cancel", "migrate_start_postcopy", "migrate_set_parameter",
-		"migrate_set_capability",
+		"migrate_set_capability", "migrate_give_up",
 	};
 
 	(void)incoming;
@@ -287,6 +303,7 @@ static const struct {
 	{ "migrate_incoming", HMP_INCOMING, parse_incoming },
 	{ "migrate_start_postcopy", HMP_START_POSTCOPY, NULL },
 	{ "migrate_cancel", HMP_CANCEL, NULL },
+	{ "migrate_give_up", HMP_GIVE_UP, NULL },
 	{ "info", HMP_PASS, parse_info },
 	{ "help", HMP_PASS, parse_help },
 	{ "?", HMP_PASS, parse_help },
@@ -344,6 +361,9 @@ const char *hmp_help(void)
 "\t\t\t forward, backward: pages after and before each requested page sent with it (8 8)\n"
 "migrate_start_postcopy  -- no more pre-copy: the guest moves now, whatever is left\n"
 "migrate_cancel  -- before the hand-over: give the migration up, the guest stays\n"
+"migrate_give_up  -- where the guest has come to, state paused: its source is lost for good.\n"
+"\t\t\t Pages that have not arrived are poisoned: the guest gets a machine check where\n"
+"\t\t\t it touches one, and goes on everywhere else\n"
 "migrate_set_capability postcopy-ram on|off -- whether migrate without -p is umem's\n"
 "migrate_set_parameter, of umem's migrations, also while one runs:\n"
 "\t\t\t max-bandwidth bytes -- sent a second, at most, before the guest moves (0: no limit)\n"
@@ -351,6 +371,8 @@ const char *hmp_help(void)
 "\t\t\t downtime-limit ms -- pre-copy is over once what is left takes no longer\n"
 "\t\t\t multifd-channels n -- connections for pages nobody asked for, 1 to 16\n"
 "\t\t\t urgent-channels n -- connections for pages that are asked for, 1 to 16; not QEMU's\n"
+"\t\t\t lost-source wait|poison -- where the guest comes to: what is done when its source\n"
+"\t\t\t has been waited for as long as is allowed; not QEMU's\n"
 "\t\t\t multifd-compression none|zstd -- for the next: pages nobody asked for are compressed\n"
 "\t\t\t one by one\n"
 "info migrate  -- how umem's migration stands\n";

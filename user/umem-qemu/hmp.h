@@ -18,6 +18,7 @@
 #define HMP_PREFAULT_DEFAULT	8u
 #define HMP_URGENT_CHANNELS	"urgent-channels"	/* a parameter that QEMU does not have */
 #define HMP_URGENT_CHANNELS_MAX	16u
+#define HMP_LOST_SOURCE		"lost-source"		/* another one */
 #define HMP_ERROR_MAX		(URI_ERROR_MAX + 128)
 
 enum hmp_kind {
@@ -28,6 +29,7 @@ enum hmp_kind {
 	HMP_START_POSTCOPY,	/* migrate_start_postcopy */
 	HMP_INCOMING,		/* migrate_incoming */
 	HMP_CANCEL,		/* migrate_cancel */
+	HMP_GIVE_UP,		/* migrate_give_up */
 	HMP_INFO_MIGRATE,
 	HMP_INFO_PARAMETERS,	/* QEMU's and ours */
 	HMP_CONT,
@@ -35,6 +37,7 @@ enum hmp_kind {
 	HMP_GUARDED,		/* for QEMU, unless the guest is on its way elsewhere */
 	HMP_PARAMETER,		/* for QEMU, which keeps it; umem goes by it, too */
 	HMP_CHANNELS,		/* migrate_set_parameter urgent-channels */
+	HMP_LOST_SOURCE_IS,	/* migrate_set_parameter lost-source */
 	HMP_POSTCOPY_RAM,	/* migrate_set_capability postcopy-ram */
 	HMP_CPU,		/* cpu N: the following commands are about that one */
 	HMP_HELP,		/* help: QEMU's and ours */
@@ -53,7 +56,7 @@ enum hmp_kind {
  * @forward: migrate: pages sent after each requested one
  * @backward: migrate: pages sent before it
  * @compress: migrate: not typed with it, QEMU's multifd-compression is zstd
- * @on: HMP_POSTCOPY_RAM
+ * @on: HMP_POSTCOPY_RAM; HMP_LOST_SOURCE_IS: poison
  * @channels: HMP_CHANNELS
  * @cpu: HMP_CPU
  * @uri: migrate, HMP_INCOMING
@@ -95,6 +98,13 @@ void hmp_init_migrate(struct hmp_command *command);
  * Return: false with @command's error filled if umem cannot take it.
  */
 bool hmp_take_uri(struct hmp_command *command, const char *name, const char *text);
+
+/**
+ * hmp_take_lost_source - what is done when a source is lost
+ *
+ * Return: false if @text is neither wait nor poison.
+ */
+bool hmp_take_lost_source(const char *text, bool *poison);
 
 /**
  * hmp_help - what umem adds to QEMU's help

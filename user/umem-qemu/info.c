@@ -112,6 +112,20 @@ json_t *info_json(const struct migration *migration, uint64_t now_us)
 	if (migration->command.uri[0])
 		set_string(info, "uri", migration->command.uri);
 	set_times(info, migration, now_us);
+	if (migration->pages_gone)
+		set_number(info, "pages_gone", migration->pages_gone);
 	set_progress(info, migration);
 	return info;
+}
+
+void info_gone(const struct migration *migration, uint32_t from, json_t *reply)
+{
+	json_t *all = migration->gone_ranges, *ranges = memory_or_exit(json_array());
+	size_t end = min(json_array_size(all), (size_t)from + INFO_GONE_MAX);
+
+	for (size_t i = from; i < end; i++)
+		json_array_append(ranges, json_array_get(all, i));
+	set_number(reply, "pages", migration->pages_gone);
+	set_number(reply, "ranges_total", json_array_size(all));
+	json_object_set_new(reply, "ranges", ranges);
 }

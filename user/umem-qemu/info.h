@@ -17,4 +17,14 @@
  */
 json_t *info_json(const struct migration *migration, uint64_t now_us);
 
+#define INFO_GONE_MAX	512	/* ranges of one answer: its line has a limit */
+
+/**
+ * info_gone - which pages never arrive
+ * @from: of their ranges, the first wanted
+ * @reply: gets "pages", how many; "ranges", of which there are @INFO_GONE_MAX at most, each
+ *	[region, offset, length]; and "ranges_total"
+ */
+void info_gone(const struct migration *migration, uint32_t from, json_t *reply);
+
 #endif

@@ -414,6 +414,7 @@ static void begin(struct migration *m, enum migration_role role)
 	json_decref(m->capabilities);
 	json_decref(m->progress);
 	json_decref(m->cpus);
+	json_decref(m->gone_ranges);
 	free(m->reason);
 	*m = (struct migration){
 		.ops = m->ops,
@@ -427,6 +428,7 @@ static void begin(struct migration *m, enum migration_role role)
 		.parameters_changed = m->parameters_changed,
 		.postcopy_held = m->postcopy_held,
 		.postcopy_ram = m->postcopy_ram,
+		.poison_lost = m->poison_lost,
 		.role = role,
 		.started_us = m->ops->now_us(m->context),
 	};
@@ -971,6 +973,60 @@ static void all_present(struct migration *m)
 	m->ops->done(m->context);
 }
 
+/* ---- a source that is lost ---- */
+
+#define GONE_LOGGED	8u	/* ranges */
+
+static void take_gone_ranges(struct migration *m, json_t *event)
+{
+	json_t *name = json_object_get(event, "region"), *range;
+	size_t i;
+
+	if (!m->gone_ranges)
+		m->gone_ranges = memory_or_exit(json_array());
+	json_array_foreach(json_object_get(event, "ranges"), i, range)
+		json_array_append_new(m->gone_ranges,
+				      json_pack("[O,O,O]", name, json_array_get(range, 0),
+						json_array_get(range, 1)));
+}
+
+static char *gone_text(const struct migration *m)
+{
+	size_t nr = json_array_size(m->gone_ranges);
+	struct text text = { 0 };
+
+	for (size_t i = 0; i < min(nr, (size_t)GONE_LOGGED); i++) {
+		json_t *range = json_array_get(m->gone_ranges, i);
+
+		text_add(&text, " %s:0x%llx+0x%llx", json_string_value(json_array_get(range, 0)),
+			 (unsigned long long)json_integer_value(json_array_get(range, 1)),
+			 (unsigned long long)json_integer_value(json_array_get(range, 2)));
+	}
+	if (nr > GONE_LOGGED)
+		text_add(&text, " and %zu more", nr - GONE_LOGGED);
+	return text.data ? text_take(&text) : text_copy("");
+}
+
+static void gone(struct migration *m, json_t *event)
+{
+	char *ranges;
+
+	if (!m->moved || m->phase != PHASE_AFTER)
+		return fail(m, "umemd said gone before the hand-over");
+	m->umemd_alive = false;
+	m->pages_gone = number(event, "pages");
+	ranges = gone_text(m);
+	note(m, "GONE", "role=destination pages=%llu ranges:%s", (unsigned long long)m->pages_gone,
+	     ranges);
+	free(ranges);
+	free(m->reason);
+	m->reason = text_format("the source was given up: %llu pages of the guest's memory are gone",
+				(unsigned long long)m->pages_gone);
+	finish(m, PHASE_END, m->pages_gone ? "failed" : "completed");
+	say(m, "migrate: %s, the rest of it goes on", m->reason);
+	m->ops->done(m->context);
+}
+
 static void source_umemd_state(struct migration *m, const char *state)
 {
 	if (!strcmp(state, "advise") && m->phase == PHASE_ADVISE)
@@ -1003,8 +1059,10 @@ static void umemd_state(struct migration *m, const char *state)
 		return all_present(m);
 	if (m->phase == PHASE_AFTER && !strcmp(state, "paused"))
 		return set_state(m, "paused");
-	if (m->phase == PHASE_AFTER && !strcmp(state, "running"))
+	if (m->phase == PHASE_AFTER && !strcmp(state, "running")) {
+		m->giving_up = false;	/* it came back before umemd heard of it */
 		return set_state(m, "running");
+	}
 	if (m->role == MIGRATION_SOURCE)
 		source_umemd_state(m, state);
 	else
@@ -1045,6 +1103,14 @@ void migration_umemd_event(struct migration *m, json_t *event)
 		try_go(m);
 	} else if (!strcmp(name, "go") && m->role == MIGRATION_DESTINATION) {
 		destination_go(m, json_is_true(json_object_get(event, "run")));
+	} else if (!strcmp(name, "gone-ranges")) {
+		take_gone_ranges(m, event);
+	} else if (!strcmp(name, "gone") && m->role == MIGRATION_DESTINATION) {
+		gone(m, event);
+	} else if (!strcmp(name, "damaged")) {
+		note(m, "DAMAGED", "role=destination region=%s offset=%llu times=%llu",
+		     string_or(event, "region", ""), (unsigned long long)number(event, "offset"),
+		     (unsigned long long)number(event, "times"));
 	} else if (!strcmp(name, "refused")) {
 		note(m, "REFUSED", "message=%s", string_or(event, "message", ""));
 	} else if (!strcmp(name, "error")) {
@@ -1057,7 +1123,7 @@ void migration_umemd_gone(struct migration *m, const char *how)
 {
 	if (!m->umemd_alive)
 		return;
-	m->umemd_alive = false;
+	m->umemd_alive = m->giving_up = false;
 	fail(m, "umemd %s", how);
 }
 
@@ -1135,6 +1201,53 @@ char *migration_cancel(struct migration *m)
 	m->user_cancelled = true;
 	fail(m, "cancelled");
 	return NULL;
+}
+
+static char *why_not_give_up(const struct migration *m)
+{
+	if (m->role == MIGRATION_SOURCE && m->moved)
+		return text_format("the guest has moved to %s, only there can its source be given up",
+				   m->command.uri);
+	if (m->role != MIGRATION_DESTINATION)
+		return text_copy("no guest came here, wanted one whose source is lost");
+	if (!m->moved)
+		return text_format("the guest was not handed over (state %s), it may run at its source; wanted state paused",
+				   m->state);
+	if (m->phase == PHASE_END && m->reason)
+		return text_format("that is over: %s", m->reason);
+	if (m->phase == PHASE_END)
+		return text_copy("all of the guest's memory has arrived");
+	if (m->giving_up)
+		return text_copy("the source is being given up already");
+	if (strcmp(m->state, "paused"))
+		return text_format("the source is connected (state %s), wanted one that is lost (state paused)",
+				   m->state);
+	return NULL;
+}
+
+char *migration_give_up(struct migration *m)
+{
+	char *why = why_not_give_up(m);
+
+	if (why)
+		return why;
+	m->giving_up = true;
+	tell(m, json_pack("{s:s}", "cmd", "give-up"));
+	return NULL;
+}
+
+void migration_set_lost_source(struct migration *m, bool poison)
+{
+	m->poison_lost = poison;
+}
+
+void migration_source_lost(struct migration *m)
+{
+	char *why = m->poison_lost ? migration_give_up(m) : NULL;
+
+	if (why)
+		note(m, "NOT-GIVEN-UP", "role=%s reason=%s", role_name(m), why);
+	free(why);
 }
 
 bool migration_active(const struct migration *m)
@@ -1227,7 +1340,9 @@ void migration_destroy(struct migration *m)
 	json_decref(m->parameters);
 	json_decref(m->progress);
 	json_decref(m->cpus);
+	json_decref(m->gone_ranges);
 	free(m->reason);
-	m->capabilities = m->parameters = m->progress = m->cpus = NULL;
+	m->capabilities = m->parameters = m->progress = m->cpus =
+		m->gone_ranges = NULL;
 	m->reason = NULL;
 }

@@ -116,6 +116,11 @@ struct migration_ops {
  * @reason: why @state is failed or cancelled
  * @switch_soon: source: no more pre-copy than was made until now
  * @urgent_channels: source: how many umemd is to have
+ * @poison_lost: destination: what lost-source says
+ * @giving_up: destination: umemd was told to
+ * @pages_gone: destination: that never arrive
+ * @gone_ranges: destination: where they are: arrays of region's name, offset, length;
+ *	NULL if none are gone, not all if they are very many
  * @postcopy_held: destination: @postcopy_ram is set in QEMU once the guest is here
  * @stopped_us: source: when QEMU stopped the guest
  * @go_us: when GO was sent, or came
@@ -151,6 +156,9 @@ struct migration {
 	json_t *parameters;
 	bool capabilities_changed, parameters_changed;
 	bool postcopy_held, postcopy_ram;
+	bool poison_lost, giving_up;
+	uint64_t pages_gone;
+	json_t *gone_ranges;
 
 	const char *state;
 	char *reason;
@@ -206,6 +214,25 @@ char *migration_start_postcopy(struct migration *migration);
  * Return: NULL, or why not, the caller's string.
  */
 char *migration_cancel(struct migration *migration);
+
+/**
+ * migration_give_up - the user typed migrate_give_up: the source is lost for good
+ *
+ * Return: NULL, umemd poisons what is missing and ends; or why not, the caller's string.
+ */
+char *migration_give_up(struct migration *migration);
+
+/**
+ * migration_set_lost_source - umem's own parameter was set
+ */
+void migration_set_lost_source(struct migration *migration, bool poison);
+
+/**
+ * migration_source_lost - it was waited for as long as is allowed
+ *
+ * Gives it up if that is what lost-source says.
+ */
+void migration_source_lost(struct migration *migration);
 
 /**
  * migration_active - a migration is under way that did not come to an end

@@ -954,6 +954,8 @@ const char *options_help(void)
 "  migrate_start_postcopy\n"
 "                     move the guest now, however much of it is not copied\n"
 "  migrate_cancel     before the hand-over: the guest stays where it is\n"
+"  migrate_give_up    where the guest has come to: its source is lost, pages that are missing\n"
+"                     raise machine checks, and the guest goes on\n"
 "  info migrate       how it stands\n"
 "\n"
 "migrate without -p is QEMU's own migration unless its capability postcopy-ram is on.\n"

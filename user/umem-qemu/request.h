@@ -6,6 +6,9 @@
  *    "follow":false, "forward":8, "backward":8}	all but uri may be left out
  *   {"cmd":"start-postcopy"}
  *   {"cmd":"cancel"}
+ *   {"cmd":"give-up"}
+ *   {"cmd":"set", "lost_source":"wait"}		or "poison"
+ *   {"cmd":"gone", "from":0}			the first range wanted, may be left out
  *   {"cmd":"info"}
  *   {"cmd":"watch"}
  */
@@ -22,15 +25,23 @@ enum request_kind {
 	REQUEST_INFO,
 	REQUEST_WATCH,
 	REQUEST_START_POSTCOPY,
+	REQUEST_GIVE_UP,
+	REQUEST_SET,
+	REQUEST_GONE,
 };
 
 /**
  * struct request - a request, understood
- * @command: REQUEST_MIGRATE: as the monitor's migrate -d gives it, with -p if not precopy
+ * @name: of its kind, as it was written
+ * @command: REQUEST_MIGRATE: as the monitor's migrate -d gives it, with -p if not precopy;
+ *	REQUEST_SET: as its migrate_set_parameter does
+ * @from: REQUEST_GONE
  */
 struct request {
 	enum request_kind kind;
+	const char *name;
 	struct hmp_command command;
+	uint32_t from;
 };
 
 /**

@@ -259,6 +259,12 @@ static void control_request(void *context, const struct request *request,
 		why = migration_start_postcopy(&s->migration);
 	else if (request->kind == REQUEST_CANCEL)
 		why = command_cancel(s);
+	else if (request->kind == REQUEST_GIVE_UP)
+		why = migration_give_up(&s->migration);
+	else if (request->kind == REQUEST_SET)
+		migration_set_lost_source(&s->migration, request->command.on);
+	else if (request->kind == REQUEST_GONE)
+		info_gone(&s->migration, request->from, answer->reply);
 	else if (request->kind == REQUEST_WATCH)
 		why = command_watch(s, answer);
 	if (request->kind == REQUEST_INFO) {
@@ -536,6 +542,15 @@ static bool has_begun(const char *text)
 	return text && (!*text || strstr(text, "continuing detached"));
 }
 
+/* Those that QEMU does not have. */
+static void print_parameters(struct supervisor *s, struct monitor *monitor)
+{
+	print_and_free(monitor,
+		       text_format(HMP_URGENT_CHANNELS ": %u\n" HMP_LOST_SOURCE ": %s\n",
+				   s->migration.urgent_channels,
+				   s->migration.poison_lost ? "poison" : "wait"));
+}
+
 static void line_answered(void *context, json_t *result, const char *error)
 {
 	struct passed_line *line = context;
@@ -548,9 +563,7 @@ static void line_answered(void *context, json_t *result, const char *error)
 	if (!error && (line->command.kind == HMP_HELP || line->command.kind == HMP_HELP_MIGRATE))
 		monitor_print(line->monitor, hmp_help());
 	if (!error && line->command.kind == HMP_INFO_PARAMETERS)
-		print_and_free(line->monitor,
-			       text_format(HMP_URGENT_CHANNELS ": %u\n",
-					   line->supervisor->migration.urgent_channels));
+		print_parameters(line->supervisor, line->monitor);
 	if (line->command.kind == HMP_PARAMETER && text && !*text)
 		migration_parameters_changed(&line->supervisor->migration);
 	if (line->command.kind == HMP_CPU && text && !*text)
@@ -654,6 +667,15 @@ static void run_cancel(struct supervisor *s, struct monitor *monitor, const char
 	monitor_ready(monitor);
 }
 
+static void run_give_up(struct supervisor *s, struct monitor *monitor)
+{
+	char *why = migration_give_up(&s->migration);
+
+	if (why)
+		return taken(monitor, "migrate_give_up", why);
+	monitor_ready(monitor);
+}
+
 static void run_info(struct supervisor *s, struct monitor *monitor, const char *text,
 		     const struct hmp_command *command)
 {
@@ -753,6 +775,11 @@ static void monitor_line(void *context, struct monitor *monitor, const char *tex
 		return run_incoming(s, monitor, &command);
 	case HMP_CANCEL:
 		return run_cancel(s, monitor, text, &command);
+	case HMP_GIVE_UP:
+		return run_give_up(s, monitor);
+	case HMP_LOST_SOURCE_IS:
+		migration_set_lost_source(&s->migration, command.on);
+		return monitor_ready(monitor);
 	case HMP_INFO_MIGRATE:
 		return run_info(s, monitor, text, &command);
 	case HMP_CONT:

@@ -95,28 +95,81 @@ static int print_info(struct client *client, const struct options *options)
 	return EXIT_DONE;
 }
 
-static int order(struct client *client, const char *command, const char *done)
+/* @done: what is said when it was taken; NULL: nothing */
+static int order(struct client *client, json_t *command, const char *done)
 {
 	char *error;
-	json_t *reply = client_ask(client, json_pack("{s:s}", "cmd", command), &error);
+	json_t *reply = client_ask(client, command, &error);
 
 	if (!reply)
 		return fail(error);
 	json_decref(reply);
-	puts(done);
+	if (done)
+		puts(done);
 	return EXIT_DONE;
 }
 
 static int start_postcopy(struct client *client, const struct options *options)
 {
 	(void)options;
-	return order(client, "start-postcopy", "migrate: the guest moves now");
+	return order(client, json_pack("{s:s}", "cmd", "start-postcopy"),
+		     "migrate: the guest moves now");
 }
 
 static int cancel(struct client *client, const struct options *options)
 {
 	(void)options;
-	return order(client, "cancel", "migrate: cancelled, the guest stays");
+	return order(client, json_pack("{s:s}", "cmd", "cancel"),
+		     "migrate: cancelled, the guest stays");
+}
+
+static int give_up(struct client *client, const struct options *options)
+{
+	(void)options;
+	return order(client, json_pack("{s:s}", "cmd", "give-up"),
+		     "migrate: the source is given up, see umemctl gone");
+}
+
+static int set(struct client *client, const struct options *options)
+{
+	return order(client, json_pack("{s:s,s:s}", "cmd", "set", "lost_source", options->value),
+		     NULL);
+}
+
+/* Prints ranges from @from on. Return: how many there were, -1: failure. */
+static int print_gone(struct client *client, int from)
+{
+	json_t *reply, *range;
+	char *error;
+	size_t i;
+	int nr;
+
+	reply = client_ask(client, json_pack("{s:s,s:i}", "cmd", "gone", "from", from), &error);
+	if (!reply) {
+		fail(error);
+		return -1;
+	}
+	json_array_foreach(json_object_get(reply, "ranges"), i, range) {
+		char *line = text_format("%s 0x%llx 0x%llx\n",
+			json_string_value(json_array_get(range, 0)),
+			(unsigned long long)json_integer_value(json_array_get(range, 1)),
+			(unsigned long long)json_integer_value(json_array_get(range, 2)));
+
+		print_and_free(line);
+	}
+	nr = (int)i;
+	json_decref(reply);
+	return nr;
+}
+
+static int gone(struct client *client, const struct options *options)
+{
+	int from = 0, nr;
+
+	(void)options;
+	while ((nr = print_gone(client, from)) > 0)
+		from += nr;
+	return nr < 0 ? EXIT_FAILED : EXIT_DONE;
 }
 
 static json_t *migrate_command(const struct options *options)
@@ -201,6 +254,12 @@ static int run(const struct options *options)
 		return with_guest(options, start_postcopy);
 	case CTL_CANCEL:
 		return with_guest(options, cancel);
+	case CTL_GIVE_UP:
+		return with_guest(options, give_up);
+	case CTL_GONE:
+		return with_guest(options, gone);
+	case CTL_SET:
+		return with_guest(options, set);
 	case CTL_INFO:
 		return with_guest(options, print_info);
 	case CTL_HELP:

@@ -36,6 +36,12 @@ static const struct subcommand {
 	  "no more pre-copy: the guest moves now, whatever is left" },
 	{ "cancel", CTL_CANCEL, "g", 0, "cancel [--guest GUEST]",
 	  "before the hand-over: give the migration up, the guest stays" },
+	{ "give-up", CTL_GIVE_UP, "g", 0, "give-up [--guest GUEST]",
+	  "where the guest has come to: its source is lost, poison the pages that are missing" },
+	{ "gone", CTL_GONE, "g", 0, "gone [--guest GUEST]",
+	  "which pages never arrived after that: region, offset and length, a line each" },
+	{ "set", CTL_SET, "g", 2, "set [--guest GUEST] lost-source wait|poison",
+	  "what is done when a source was waited for as long as is allowed" },
 	{ "info", CTL_INFO, "gj", 0, "info [--json] [--guest GUEST]",
 	  "how the migration stands; migrate-info is the same" },
 	{ "migrate-info", CTL_INFO, "gj", 0, "migrate-info [--json] [--guest GUEST]", NULL },
@@ -163,6 +169,19 @@ static int take_migrate(struct options *options, int nr, char **arguments, char 
 	return err;
 }
 
+static int take_set(struct options *options, int nr, char **arguments, char **error)
+{
+	if (nr != 2)
+		return refuse(error, "set: %d arguments, wanted lost-source wait|poison", nr);
+	if (strcmp(arguments[0], "lost-source"))
+		return refuse(error, "set: parameter is \"%s\", wanted lost-source", arguments[0]);
+	options->value = arguments[1];
+	if (strcmp(options->value, "wait") && strcmp(options->value, "poison"))
+		return refuse(error, "set: lost-source is \"%s\", wanted wait or poison",
+			      options->value);
+	return 0;
+}
+
 static int parse_subcommand(struct options *options, const struct subcommand *subcommand,
 			    int argc, char **argv, char **error)
 {
@@ -178,6 +197,8 @@ static int parse_subcommand(struct options *options, const struct subcommand *su
 			      subcommand->arguments);
 	if (subcommand->command == CTL_MIGRATE)
 		return take_migrate(options, argc - optind, argv + optind, error);
+	if (subcommand->command == CTL_SET)
+		return take_set(options, argc - optind, argv + optind, error);
 	return 0;
 }
 

@@ -11,6 +11,9 @@ enum ctl_command {
 	CTL_MIGRATE,
 	CTL_START_POSTCOPY,
 	CTL_CANCEL,
+	CTL_GIVE_UP,
+	CTL_GONE,
+	CTL_SET,
 	CTL_INFO,
 	CTL_HELP,
 	CTL_VERSION,
@@ -25,6 +28,7 @@ enum ctl_command {
  * @follow: migrate: -m
  * @detach: migrate: -d
  * @uri: migrate
+ * @value: set: of lost-source
  * @forward: migrate: pages, -1: not given
  * @backward: migrate: pages, -1: not given
  */
@@ -37,6 +41,7 @@ struct options {
 	bool follow;
 	bool detach;
 	const char *uri;
+	const char *value;
 	int64_t forward;
 	int64_t backward;
 };

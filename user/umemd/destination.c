@@ -21,20 +21,22 @@
 #include "libumem.h"
 #include "umemd/bitmap.h"
 #include "umemd/compress.h"
+#include "umemd/damage.h"
 #include "umemd/pending.h"
 #include "umemd/side.h"
-#include "umemd/socket.h"
+#include "umemd/strangers.h"
 #include "umemd/touch.h"
 
 #define HANDSHAKE_NS		(10 * NSEC_PER_SEC)
-#define GOODBYE_NS		(2 * NSEC_PER_SEC)	/* for a REFUSE to be read */
 #define END_NS			(60 * NSEC_PER_SEC)	/* for a source that lost END */
 #define REPAIR_NS		(1 * NSEC_PER_SEC)
-#define STRANGERS_MAX		(16 + 2 * CHANNELS_MAX)	/* all channels may come at once */
 #define EVENTS_BATCH		64
 #define REQUESTS_UNSENT		(32 * 1024)
 #define STATE_UNSENT		(256 * 1024)
 #define PREPARE_STEP		(16ULL << 20)
+#define DAMAGED_TOLD_MAX	64	/* pages that are told of one by one */
+#define GONE_BATCH		256	/* ranges of one event */
+#define GONE_RANGES_MAX		16384	/* that are told of */
 
 struct destination;
 
@@ -58,30 +60,19 @@ struct destination_region {
 	uint64_t *early, *named;
 };
 
-/**
- * struct stranger - a connection that has not said what it wants
- * @refused: it was told no; wait for it to read that
- */
-struct stranger {
-	struct destination *destination;
-	struct channel *channel;
-	uint64_t deadline_ns;
-	uint64_t bytes;
-	bool refused;
-};
-
 struct destination {
 	struct side side;
 	struct pending pending;
+	struct damage damage;
+	uint64_t damage_told_ns;
+	uint64_t overflow_ns;		/* when what does not fit there was last asked for */
 	struct touch touch;
 	bool touching;
 	struct destination_region regions[REGIONS_MAX];
 	uint32_t by_number[REGIONS_MAX];	/* the source's number to ours */
 	uint32_t nr_regions;
 
-	struct socket_listener listening;
-	struct watch listener;
-	struct stranger strangers[STRANGERS_MAX];
+	struct strangers strangers;
 	struct decompressor *decompressor;	/* once a source offered zstd */
 	uint8_t *unpacked;		/* pages of one frame */
 
@@ -148,6 +139,7 @@ static void start_over(struct destination *destination, const char *why)
 	destination->state_start = destination->state_used = 0;
 	destination->state_ending = false;
 	destination->deadline_ns = 0;
+	damage_init(&destination->damage);
 	for (uint32_t i = 0; i < destination->nr_regions; i++) {
 		if (destination->regions[i].nr_present || destination->regions[i].early)
 			destination->prepare_region = 0;	/* drop what came */
@@ -216,7 +208,10 @@ static void ask(struct destination *destination, const struct destination_region
 	side_sent(&destination->side, channel, channel_send(channel, &frame, payload));
 }
 
-/* Pages of @region that are missing and set in @wanted, all of them if NULL. */
+/*
+ * Pages of @region that are missing and set in @wanted, all of them if NULL; but not
+ * those that come damaged and have a time of their own.
+ */
 static void ask_for_all(struct destination *destination, struct destination_region *region,
 			const uint64_t *wanted, uint64_t limit, bool again)
 {
@@ -228,7 +223,8 @@ static void ask_for_all(struct destination *destination, struct destination_regi
 		page = bitmap_find(region->present, false, page, region->pages);
 		if (page == region->pages)
 			break;
-		if (!wanted || bitmap_test(wanted, page)) {
+		if ((!wanted || bitmap_test(wanted, page)) &&
+		    !damage_waits(&destination->damage, region->index, page)) {
 			pages[count++] = page;
 			limit--;
 		}
@@ -241,8 +237,8 @@ static void ask_for_all(struct destination *destination, struct destination_regi
 	ask(destination, region, pages, count, again);
 }
 
-/* After a reconnection: what is waited for was asked on connections now gone. */
-static void ask_again(struct destination *destination)
+/* What is waited for, whether it was asked for or not. */
+static void ask_for_requested(struct destination *destination, bool again)
 {
 	for (uint32_t i = 0; i < destination->nr_regions && may_ask(destination); i++) {
 		struct destination_region *region = &destination->regions[i];
@@ -256,7 +252,7 @@ static void ask_again(struct destination *destination)
 			side_fail(&destination->side, "region \"%s\": cannot tell what is waited for: %s",
 				  destination->side.options->regions[i].name, strerror(-err));
 		else
-			ask_for_all(destination, region, wanted, CHANNEL_OUT_MAX / 8 / 2, false);
+			ask_for_all(destination, region, wanted, CHANNEL_OUT_MAX / 8 / 2, again);
 		free(wanted);
 	}
 }
@@ -270,6 +266,7 @@ static void page_is_present(struct destination *destination, struct destination_
 
 	if (bitmap_set(region->present, page))
 		region->nr_present++;
+	damage_remove(&destination->damage, region->index, page);
 	if (pending_remove(&destination->pending, region->index, page, &wait))
 		progress_wait_ends(&destination->side.progress, &wait, now);
 }
@@ -288,6 +285,17 @@ static bool reload_present(struct destination *destination, struct destination_r
 	for (size_t i = 0; i < bitmap_words(region->pages); i++)
 		region->nr_present += (uint64_t)__builtin_popcountll(region->present[i]);
 	return true;
+}
+
+static void close_pagers(struct destination *destination)
+{
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		struct destination_region *region = &destination->regions[i];
+
+		loop_remove(&destination->side.loop, &region->watch);
+		close(region->watch.fd);
+		region->watch.fd = -1;
+	}
 }
 
 static void check_complete(struct destination *destination)
@@ -315,13 +323,7 @@ static void check_complete(struct destination *destination)
 		return;
 	}
 	session_event(&destination->side.session, EVENT_COMPLETE, error);
-	for (uint32_t i = 0; i < destination->nr_regions; i++) {
-		struct destination_region *region = &destination->regions[i];
-
-		loop_remove(&destination->side.loop, &region->watch);
-		close(region->watch.fd);
-		region->watch.fd = -1;
-	}
+	close_pagers(destination);
 	side_progress(&destination->side);
 	launcher_state(&destination->side.launcher, "end");
 	destination->deadline_ns = now_ns() + END_NS;
@@ -514,15 +516,55 @@ static struct destination_region *region_of(struct destination *destination,
 	return NULL;
 }
 
+/* A bad path gives many, and each is counted. */
 static void count_damaged(struct destination *destination, const struct destination_region *region,
 			  const struct delivery *delivery, const char *next)
 {
+	uint64_t now = now_ns();
+
 	if (!delivery->nr_damaged)
 		return;
 	destination->side.progress.checksum_errors += delivery->nr_damaged;
+	if (destination->damage_told_ns && now - destination->damage_told_ns < NSEC_PER_SEC)
+		return;
+	destination->damage_told_ns = now;
 	log_warning("region \"%s\": %u pages came damaged, the first at offset %llu: %s",
 		    destination->side.options->regions[region->index].name, delivery->nr_damaged,
 		    (unsigned long long)(delivery->damaged[0] * PAGE_BYTES), next);
+}
+
+static void report_damaged(struct destination *destination,
+			   const struct destination_region *region, uint64_t page)
+{
+	const char *name = destination->side.options->regions[region->index].name;
+
+	if (++destination->side.progress.damaged_pages > DAMAGED_TOLD_MAX)
+		return;
+	log_warning("region \"%s\": the page at offset %llu came damaged %d times, it is asked for more seldom from now on",
+		    name, (unsigned long long)(page * PAGE_BYTES), DAMAGE_REPORTED);
+	launcher_send(&destination->side.launcher,
+		      json_pack("{s:s,s:s,s:I,s:i}", "event", "damaged", "region", name, "offset",
+				(json_int_t)(page * PAGE_BYTES), "times", DAMAGE_REPORTED));
+}
+
+static void ask_for_damaged(struct destination *destination, struct destination_region *region,
+			    const struct delivery *delivery)
+{
+	uint64_t pages[PAGES_MAX], now = now_ns();
+	uint32_t count = 0, times;
+
+	for (uint32_t i = 0; i < delivery->nr_damaged; i++) {
+		uint64_t page = delivery->damaged[i];
+
+		if (bitmap_test(region->present, page))
+			continue;	/* a copy that is not needed */
+		times = damage_add(&destination->damage, region->index, page, now);
+		if (times && times < DAMAGE_REPORTED)
+			pages[count++] = page;
+		else if (times == DAMAGE_REPORTED)
+			report_damaged(destination, region, page);
+	}
+	ask(destination, region, pages, count, true);
 }
 
 /* Pages are there, and shown. */
@@ -536,7 +578,7 @@ static void settle(struct destination *destination, struct destination_region *r
 		page_is_present(destination, region, delivery->pages[i], now);
 	touch(destination, region, delivery->pages, delivery->nr_pages);
 	count_damaged(destination, region, delivery, "asking again");
-	ask(destination, region, delivery->damaged, delivery->nr_damaged, true);
+	ask_for_damaged(destination, region, delivery);
 	check_complete(destination);
 }
 
@@ -706,9 +748,28 @@ static void take_discard_ranges(struct destination *destination, const struct ch
 	}
 }
 
+/* Pages that keep coming damaged, each in its time. */
+static void retry_damaged(struct destination *destination, uint64_t now)
+{
+	uint64_t pages[REQUEST_MAX];
+
+	for (uint32_t i = 0; i < destination->nr_regions && may_ask(destination); i++) {
+		uint32_t count = 0;
+
+		while (count < REQUEST_MAX &&
+		       damage_due(&destination->damage, i, now, &pages[count]))
+			count++;
+		ask(destination, &destination->regions[i], pages, count, true);
+	}
+	if (destination->damage.full && now - destination->overflow_ns >= REPAIR_NS) {
+		destination->overflow_ns = now;
+		ask_for_requested(destination, true);
+	}
+}
+
 /*
- * Everything was sent and yet pages are missing: damaged ones whose second copy
- * was damaged too, or a fault of this program. Ask for what is left.
+ * Everything was sent and yet pages are missing: damaged ones that were too many to
+ * remember, or a fault of this program. Ask for what is left.
  */
 static void repair(struct destination *destination, uint64_t now)
 {
@@ -879,7 +940,7 @@ static void get_ready(struct destination *destination)
 	if (!destination->side.progress.started_ns)
 		progress_start(&destination->side.progress, now_ns());
 	if (resumed) {
-		ask_again(destination);
+		ask_for_requested(destination, false);
 		check_complete(destination);
 	}
 }
@@ -1021,41 +1082,14 @@ static void state_ready(void *owner, uint32_t events)
 		side_receive(&destination->side, CHANNEL_CONTROL, 0);
 }
 
-/* Strangers: connections that are not yet part of the session. */
-
-static void dismiss(struct stranger *stranger)
-{
-	channel_free(&stranger->destination->side.loop, stranger->channel);
-	stranger->channel = NULL;
-}
-
-/* Says no. Closing right away could take the words back from the peer's buffer. */
-static void refuse(struct stranger *stranger, enum refuse_code code, const char *text)
-{
-	struct frame frame = {
-		.type = FRAME_REFUSE,
-		.length = (uint32_t)strnlen(text, TEXT_MAX),
-		.count = code,
-	};
-
-	launcher_message(&stranger->destination->side.launcher, "refused", "%s: %s",
-			 stranger->channel->peer, text);
-	if (channel_send(stranger->channel, &frame, text)) {
-		dismiss(stranger);
-		return;
-	}
-	shutdown(stranger->channel->watch.fd, SHUT_WR);
-	stranger->refused = true;
-	stranger->deadline_ns = now_ns() + GOODBYE_NS;
-}
+/* Strangers who introduced themselves. */
 
 /* The stranger's connection becomes a channel of the session. */
-static void adopt(struct stranger *stranger, enum channel_kind kind, unsigned int index)
+static void adopt(struct destination *destination, struct stranger *stranger,
+		  enum channel_kind kind, unsigned int index)
 {
-	struct destination *destination = stranger->destination;
-	struct channel *channel = stranger->channel;
+	struct channel *channel = strangers_release(stranger);
 
-	stranger->channel = NULL;
 	side_add(&destination->side, channel, kind, index, stranger->bytes);
 	if (kind == CHANNEL_CONTROL)
 		snprintf(destination->side.name, sizeof(destination->side.name), "the source %s",
@@ -1074,9 +1108,9 @@ static bool prepare_decompression(struct destination *destination)
 	return destination->decompressor && destination->unpacked;
 }
 
-static void take_hello(struct stranger *stranger, struct hello *hello)
+static void take_hello(struct destination *destination, struct stranger *stranger,
+		       struct hello *hello)
 {
-	struct destination *destination = stranger->destination;
 	struct channel *channel = stranger->channel;
 	struct frame frame = { .type = FRAME_HELLO_ACK, .length = HELLO_ACK_BYTES };
 	struct hello_ack ack = { .features = FEATURES_KNOWN };
@@ -1085,7 +1119,7 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 	uint32_t index[REGIONS_MAX];
 
 	if (hello_decode(hello, &channel->frame, channel->payload, error)) {
-		refuse(stranger, REFUSE_PROTOCOL, error);
+		strangers_refuse(stranger, REFUSE_PROTOCOL, error);
 		return;
 	}
 	ack.version = hello_version(hello);
@@ -1093,24 +1127,24 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 		snprintf(error, sizeof(error), "the source speaks protocol versions %u to %u, the destination %u to %u",
 			 hello->min_version, hello->version, PROTOCOL_MIN_VERSION,
 			 PROTOCOL_VERSION);
-		refuse(stranger, REFUSE_VERSION, error);
+		strangers_refuse(stranger, REFUSE_VERSION, error);
 		return;
 	}
 	if (destination->side.session.state != SESSION_NONE) {
 		snprintf(error, sizeof(error), "a migration is under way here (state %s), wanted none",
 			 session_state_name(destination->side.session.state));
-		refuse(stranger, REFUSE_BUSY, error);
+		strangers_refuse(stranger, REFUSE_BUSY, error);
 		return;
 	}
 	if (hello->page_size != PAGE_BYTES) {
 		snprintf(error, sizeof(error), "the source has pages of %u bytes, the destination of %u",
 			 hello->page_size, PAGE_BYTES);
-		refuse(stranger, REFUSE_PAGE_SIZE, error);
+		strangers_refuse(stranger, REFUSE_PAGE_SIZE, error);
 		return;
 	}
 	if (hello_match(hello, destination->side.options->regions, destination->nr_regions, index,
 			error)) {
-		refuse(stranger, REFUSE_REGIONS, error);
+		strangers_refuse(stranger, REFUSE_REGIONS, error);
 		return;
 	}
 
@@ -1129,19 +1163,14 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 	memcpy(destination->side.session_id, hello->session, SESSION_SIZE);
 	destination->deadline_ns = now_ns() + HANDSHAKE_NS;
 	session_frame(&destination->side.session, CHANNEL_CONTROL, &channel->frame, error);
-	adopt(stranger, CHANNEL_CONTROL, 0);
+	adopt(destination, stranger, CHANNEL_CONTROL, 0);
 	hello_ack_encode(payload, &ack);
 	side_sent(&destination->side, channel, channel_send(channel, &frame, payload));
 }
 
-/* Takes as long for a wrong guess as for a right one. */
-static bool is_our_session(const struct destination *destination, const uint8_t *id)
+static bool is_our_session(const struct destination *destination, const uint8_t *claimed)
 {
-	uint8_t differs = 0;
-
-	for (int i = 0; i < SESSION_SIZE; i++)
-		differs |= destination->side.session_id[i] ^ id[i];
-	return destination->side.session.state != SESSION_NONE && !differs;
+	return session_knows(&destination->side.session, destination->side.session_id, claimed);
 }
 
 /* Channels may be had at any time in a session, one of each kind is had to begin with. */
@@ -1159,18 +1188,17 @@ static bool may_join(struct destination *destination, const struct join *join)
 	return !there;
 }
 
-static void take_join(struct stranger *stranger)
+static void take_join(struct destination *destination, struct stranger *stranger)
 {
-	struct destination *destination = stranger->destination;
 	char error[CODEC_ERROR_MAX];
 	struct join join;
 
 	if (join_decode(&join, stranger->channel->payload, error)) {
-		refuse(stranger, REFUSE_PROTOCOL, error);
+		strangers_refuse(stranger, REFUSE_PROTOCOL, error);
 		return;
 	}
 	if (!is_our_session(destination, join.session)) {
-		refuse(stranger, REFUSE_SESSION, "JOIN names a session that is not the one here");
+		strangers_refuse(stranger, REFUSE_SESSION, "JOIN names a session that is not the one here");
 		return;
 	}
 	if (!may_join(destination, &join)) {
@@ -1179,35 +1207,34 @@ static void take_join(struct stranger *stranger)
 			 session_state_name(destination->side.session.state),
 			 destination->side.channels[join.kind][join.index] ?
 			 ": it is there already" : "");
-		refuse(stranger, REFUSE_SESSION, error);
+		strangers_refuse(stranger, REFUSE_SESSION, error);
 		return;
 	}
-	adopt(stranger, (enum channel_kind)join.kind, join.index);
+	adopt(destination, stranger, (enum channel_kind)join.kind, join.index);
 }
 
-static void take_resume(struct stranger *stranger)
+static void take_resume(struct destination *destination, struct stranger *stranger)
 {
-	struct destination *destination = stranger->destination;
 	struct channel *channel = stranger->channel;
 	bool was_gone = destination->side.session.gone;
 	char error[CODEC_ERROR_MAX];
 	struct resume resume;
 
 	if (resume_decode(&resume, channel->payload, error)) {
-		refuse(stranger, REFUSE_PROTOCOL, error);
+		strangers_refuse(stranger, REFUSE_PROTOCOL, error);
 		return;
 	}
 	if (!is_our_session(destination, resume.session)) {
-		refuse(stranger, REFUSE_SESSION, "RESUME names a session that is not the one here");
+		strangers_refuse(stranger, REFUSE_SESSION, "RESUME names a session that is not the one here");
 		return;
 	}
 	if (session_frame(&destination->side.session, CHANNEL_CONTROL, &channel->frame, error)) {
-		refuse(stranger, REFUSE_SESSION, error);
+		strangers_refuse(stranger, REFUSE_SESSION, error);
 		return;
 	}
 	/* The source knows better whether the old connections are good. */
 	side_close_channels(&destination->side);
-	adopt(stranger, CHANNEL_CONTROL, 0);
+	adopt(destination, stranger, CHANNEL_CONTROL, 0);
 	if (!was_gone)
 		take_go(destination, &channel->frame);
 	if (destination->side.session.state == SESSION_END) {
@@ -1219,101 +1246,27 @@ static void take_resume(struct stranger *stranger)
 	destination->deadline_ns = now_ns() + HANDSHAKE_NS;
 }
 
-static int stranger_admit(struct channel *channel, const struct frame *frame, char *error)
+static void introduced(void *owner, struct stranger *stranger)
 {
-	(void)channel;
-	if (frame->type == FRAME_HELLO || frame->type == FRAME_JOIN || frame->type == FRAME_RESUME)
-		return 0;
-	return wrong(error, "frame %s came first, wanted HELLO, JOIN or RESUME",
-		     frame_name(frame->type));
-}
-
-/* Reads and forgets what a refused peer still sends, until it closes. */
-static void drain(struct stranger *stranger)
-{
-	uint8_t buffer[4096];
-	ssize_t n = read(stranger->channel->watch.fd, buffer, sizeof(buffer));
-
-	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-		dismiss(stranger);
-}
-
-static void stranger_ready(void *owner, uint32_t events)
-{
-	struct channel *channel = owner;
-	struct stranger *stranger = channel->owner;
-	char error[CODEC_ERROR_MAX];
+	struct destination *destination = owner;
 	struct hello *hello;
-	int err;
 
-	if (stranger->refused) {
-		drain(stranger);
-		return;
-	}
-	if (events & EPOLLOUT)
-		channel_flush(channel);
-	err = channel_receive(channel, error);
-	if (err == -EAGAIN)
-		return;
-	if (err != 1) {
-		/* A umem peer is told; others would not understand. */
-		if (err == -EPROTO && channel->magic_seen) {
-			refuse(stranger, REFUSE_PROTOCOL, error);
-			return;
-		}
-		launcher_message(&stranger->destination->side.launcher, "refused", "%s: %s",
-				 channel->peer, error);
-		dismiss(stranger);
-		return;
-	}
-	switch (channel->frame.type) {
+	switch (stranger->channel->frame.type) {
 	case FRAME_HELLO:
 		hello = malloc(sizeof(*hello));
 		if (hello)
-			take_hello(stranger, hello);
+			take_hello(destination, stranger, hello);
 		else
-			dismiss(stranger);
+			strangers_dismiss(stranger);
 		free(hello);
 		break;
 	case FRAME_JOIN:
-		take_join(stranger);
+		take_join(destination, stranger);
 		break;
 	case FRAME_RESUME:
-		take_resume(stranger);
+		take_resume(destination, stranger);
 		break;
 	}
-}
-
-/* A free place, or that of the one who has been here longest. */
-static struct stranger *place(struct destination *destination)
-{
-	struct stranger *oldest = &destination->strangers[0];
-
-	for (int i = 0; i < STRANGERS_MAX; i++) {
-		struct stranger *stranger = &destination->strangers[i];
-
-		if (!stranger->channel)
-			return stranger;
-		if (stranger->deadline_ns < oldest->deadline_ns)
-			oldest = stranger;
-	}
-	dismiss(oldest);
-	return oldest;
-}
-
-static void add_stranger(struct destination *destination, int fd, const char *peer)
-{
-	struct watch watch = { .priority = PRIORITY_STRANGERS, .ready = stranger_ready };
-	struct stranger *stranger = place(destination);
-
-	watch.owner = stranger;
-	*stranger = (struct stranger){
-		.destination = destination,
-		.deadline_ns = now_ns() + HANDSHAKE_NS,
-	};
-	stranger->channel = channel_new(fd, peer, &stranger->bytes, &watch, stranger_admit);
-	if (stranger->channel)
-		channel_flush(stranger->channel);
 }
 
 /* The source opened a channel of the stream. */
@@ -1321,23 +1274,106 @@ static void stream_opened(void *owner, int fd)
 {
 	struct destination *destination = owner;
 
-	add_stranger(destination, fd, destination->side.options->uri_text);
+	strangers_add(&destination->strangers, fd, destination->side.options->uri_text, 0);
 }
 
-static void listener_ready(void *owner, uint32_t events)
-{
-	struct destination *destination = owner;
-	char peer[SOCKET_TEXT_MAX];
-	int fd, err;
+/* Giving the source up. */
 
-	(void)events;
-	err = socket_accept(destination->listener.fd, &fd, peer);
-	if (err) {
-		if (err != -EAGAIN && err != -ECONNABORTED && err != -EINTR)
-			log_warning("accept: %s", strerror(-err));
+/**
+ * struct gone - what is told of pages that never come
+ * @pages: all of them
+ * @told: ranges that were told of
+ * @batch: that are to be
+ */
+struct gone {
+	uint64_t pages;
+	uint32_t told;
+	json_t *batch;
+};
+
+static void tell_gone(struct destination *destination, struct gone *gone, uint32_t region)
+{
+	const char *name = destination->side.options->regions[region].name;
+
+	if (json_array_size(gone->batch))
+		launcher_send(&destination->side.launcher,
+			      json_pack("{s:s,s:s,s:O}", "event", "gone-ranges", "region", name,
+					"ranges", gone->batch));
+	json_decref(gone->batch);
+	gone->batch = json_array();
+}
+
+static void add_gone(struct destination *destination, struct gone *gone,
+		     const struct destination_region *region, const uint64_t *poisoned)
+{
+	uint64_t page, end = 0;
+
+	for (;;) {
+		page = bitmap_find(poisoned, true, end, region->pages);
+		if (page == region->pages)
+			break;
+		end = bitmap_find(poisoned, false, page, region->pages);
+		gone->pages += end - page;
+		if (gone->told == GONE_RANGES_MAX)
+			continue;
+		gone->told++;
+		json_array_append_new(gone->batch,
+				      json_pack("[I,I]", (json_int_t)(page * PAGE_BYTES),
+						(json_int_t)((end - page) * PAGE_BYTES)));
+		if (json_array_size(gone->batch) == GONE_BATCH)
+			tell_gone(destination, gone, region->index);
+	}
+	tell_gone(destination, gone, region->index);
+}
+
+/* The kernel knows best what is missing: a guest may have discarded pages meanwhile. */
+static int poison_region(struct destination *destination, struct gone *gone,
+			 const struct destination_region *region)
+{
+	uint64_t *poisoned = calloc(umem_bitmap_words(region->length), sizeof(*poisoned));
+	int err = -ENOMEM;
+
+	if (poisoned)
+		err = umem_poison(region->watch.fd, 0, region->length, NULL);
+	if (!err)
+		err = umem_get_bitmap(region->watch.fd, UMEM_BITMAP_POISONED, 0, region->length,
+				      poisoned);
+	if (!err)
+		add_gone(destination, gone, region, poisoned);
+	free(poisoned);
+	return err;
+}
+
+/*
+ * The source is lost for good: who waits for a page of it, or touches one later, gets an
+ * error, everything else goes on. What it still sends is not listened to any more.
+ */
+static void give_up(struct destination *destination)
+{
+	struct gone gone = { .batch = json_array() };
+	char error[CODEC_ERROR_MAX];
+
+	if (session_event(&destination->side.session, EVENT_GIVE_UP, error)) {
+		launcher_message(&destination->side.launcher, "refused", "%s", error);
 		return;
 	}
-	add_stranger(destination, fd, peer);
+	side_close_channels(&destination->side);
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		int err = poison_region(destination, &gone, &destination->regions[i]);
+
+		if (!err)
+			continue;
+		side_fail(&destination->side, "region \"%s\": cannot poison what is missing: %s",
+			  destination->side.options->regions[i].name, strerror(-err));
+		json_decref(gone.batch);
+		return;
+	}
+	json_decref(gone.batch);
+	close_pagers(destination);
+	side_progress(&destination->side);
+	launcher_send(&destination->side.launcher,
+		      json_pack("{s:s,s:I}", "event", "gone", "pages", (json_int_t)gone.pages));
+	side_finish(&destination->side, 0);
 }
 
 /* What the launcher says. */
@@ -1355,6 +1391,8 @@ static void command(void *owner, const char *name, json_t *object)
 		destination->ready = true;
 		if (precopy_is_over(destination))
 			say_ready(destination);
+	} else if (!strcmp(name, "give-up")) {
+		give_up(destination);
 	} else if (!strcmp(name, "fail")) {
 		const char *text = json_string_value(json_object_get(object, "message"));
 
@@ -1370,39 +1408,15 @@ static void command(void *owner, const char *name, json_t *object)
 
 /* Time, and the turns of the loop. */
 
-static void check_strangers(struct destination *destination, uint64_t now)
-{
-	char error[CODEC_ERROR_MAX];
-
-	for (int i = 0; i < STRANGERS_MAX; i++) {
-		struct stranger *stranger = &destination->strangers[i];
-
-		if (!stranger->channel || now < stranger->deadline_ns)
-			continue;
-		if (!stranger->refused) {
-			snprintf(error, sizeof(error), "it did not introduce itself within %llu seconds",
-				 HANDSHAKE_NS / NSEC_PER_SEC);
-			if (!stranger->channel->magic_seen)
-				magic_check(stranger->channel->magic,
-					    stranger->channel->magic_have, MAGIC, error);
-			launcher_message(&destination->side.launcher, "refused", "%s: %s",
-					 stranger->channel->peer, error);
-		}
-		dismiss(stranger);
-	}
-}
-
 /* A stream has one source: with that gone before it began, none can come. */
 static void check_stream(struct destination *destination)
 {
 	struct stream *stream = destination->side.stream;
 
-	if (!stream || !stream_is_over(stream) || destination->side.session.state != SESSION_NONE)
+	if (!stream || !stream_is_over(stream) ||
+	    destination->side.session.state != SESSION_NONE ||
+	    strangers_any(&destination->strangers))
 		return;
-	for (int i = 0; i < STRANGERS_MAX; i++) {
-		if (destination->strangers[i].channel)
-			return;
-	}
 	side_fail(&destination->side, "no source can come over %s any more: %s",
 		  destination->side.options->uri_text,
 		  stream_broken(stream) ? stream_broken(stream) : "its source has ended");
@@ -1414,7 +1428,7 @@ static void tick(void *owner, uint64_t now)
 	struct side *side = &destination->side;
 	struct channel *control = side_control(side);
 
-	check_strangers(destination, now);
+	strangers_tick(&destination->strangers, now);
 	check_stream(destination);
 	if (side->done)
 		return;
@@ -1429,6 +1443,7 @@ static void tick(void *owner, uint64_t now)
 				  HANDSHAKE_NS / NSEC_PER_SEC);
 		return;
 	}
+	retry_damaged(destination, now);
 	repair(destination, now);
 }
 
@@ -1441,13 +1456,7 @@ static void set_wants(void *owner)
 	for (uint32_t i = 0; i < destination->nr_regions; i++)
 		loop_want(&destination->side.loop, &destination->regions[i].watch,
 			  asking ? EPOLLIN : 0);
-	for (int i = 0; i < STRANGERS_MAX; i++) {
-		struct stranger *stranger = &destination->strangers[i];
-
-		if (stranger->channel)
-			loop_want(&destination->side.loop, &stranger->channel->watch,
-				  EPOLLIN | (channel_busy(stranger->channel) ? EPOLLOUT : 0));
-	}
+	strangers_set_wants(&destination->strangers);
 	loop_want(&destination->side.loop, &destination->side.state,
 		  state_queued(destination) ? EPOLLOUT : 0);
 }
@@ -1498,27 +1507,6 @@ static int open_region(struct destination *destination, uint32_t index, char *er
 	return 0;
 }
 
-static int begin_to_listen(struct destination *destination, char actual[URI_TEXT_MAX],
-			   char *error)
-{
-	int err = socket_listen(&destination->side.options->uri, &destination->listening, actual,
-				error);
-
-	if (err)
-		return err;
-	destination->listener = (struct watch){
-		.fd = destination->listening.fd,
-		.events = EPOLLIN,
-		.priority = PRIORITY_STRANGERS,
-		.ready = listener_ready,
-		.owner = destination,
-	};
-	err = loop_add(&destination->side.loop, &destination->listener);
-	if (err)
-		snprintf(error, CODEC_ERROR_MAX, "epoll: %s", strerror(-err));
-	return err;
-}
-
 static int prepare(struct destination *destination, char *error)
 {
 	const struct options *options = destination->side.options;
@@ -1543,7 +1531,7 @@ static int prepare(struct destination *destination, char *error)
 		err = destination->side.stream ? 0 : -EIO;
 		strcpy(actual, options->uri_text);
 	} else {
-		err = begin_to_listen(destination, actual, error);
+		err = strangers_listen(&destination->strangers, &options->uri, actual, error);
 	}
 	if (err)
 		return err;
@@ -1554,12 +1542,8 @@ static int prepare(struct destination *destination, char *error)
 
 static void destroy(struct destination *destination)
 {
-	for (int i = 0; i < STRANGERS_MAX; i++) {
-		if (destination->strangers[i].channel)
-			dismiss(&destination->strangers[i]);
-	}
+	strangers_destroy(&destination->strangers);
 	side_destroy(&destination->side);
-	socket_unlisten(&destination->listening);
 	for (uint32_t i = 0; i < REGIONS_MAX; i++)
 		free(destination->regions[i].present);
 	forget_early(destination);
@@ -1600,7 +1584,8 @@ int destination_run(const struct options *options)
 		free(destination);
 		return 1;
 	}
-	destination->listening.fd = destination->listener.fd = -1;
+	strangers_init(&destination->strangers, &destination->side.loop,
+		       &destination->side.launcher, introduced, destination);
 	if (prepare(destination, error))
 		side_fail(&destination->side, "%s", error);
 	side_run(&destination->side);

@@ -2,19 +2,20 @@
 
 umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c umemd/side.c \
 	umemd/codec.c umemd/session.c umemd/scheduler.c umemd/histogram.c umemd/pending.c \
-	umemd/blocktime.c umemd/pacer.c umemd/window.c umemd/precopy.c umemd/tracker.c \
-	umemd/compress.c umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c \
-	umemd/socket.c umemd/mux.c \
+	umemd/blocktime.c umemd/damage.c umemd/pacer.c umemd/window.c umemd/precopy.c \
+	umemd/tracker.c umemd/compress.c umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c \
+	umemd/socket.c umemd/strangers.c umemd/mux.c \
 	umemd/stream.c umemd/launcher.c $(common-src)
 
-umemd-tests := codec scheduler session histogram pending blocktime progress pacer window precopy \
-	compress touch options channel socket mux stream
+umemd-tests := codec scheduler session histogram pending damage blocktime progress pacer window \
+	precopy compress touch options channel socket strangers mux stream
 
 umemd-test_codec-src     := umemd/codec.c
 umemd-test_scheduler-src := umemd/scheduler.c
 umemd-test_session-src   := umemd/session.c umemd/codec.c
 umemd-test_histogram-src := umemd/histogram.c
 umemd-test_pending-src   := umemd/pending.c
+umemd-test_damage-src    := umemd/damage.c
 umemd-test_blocktime-src := umemd/blocktime.c
 umemd-test_progress-src  := umemd/progress.c umemd/histogram.c umemd/blocktime.c
 umemd-test_pacer-src     := umemd/pacer.c
@@ -27,8 +28,11 @@ umemd-test_mux-src       := umemd/mux.c umemd/codec.c
 umemd-test_stream-src    := umemd/stream.c umemd/mux.c umemd/codec.c umemd/loop.c common/uri.c
 umemd-test_socket-src    := umemd/socket.c common/runtime.c common/text.c common/uri.c \
 			    common/log.c
+umemd-test_strangers-src := umemd/strangers.c umemd/socket.c umemd/launcher.c umemd/channel.c \
+			    umemd/codec.c umemd/loop.c common/jsonl.c common/runtime.c \
+			    common/text.c common/uri.c common/log.c
 umemd-test_channel-src   := umemd/channel.c umemd/codec.c umemd/loop.c
 
 # Both roles in one host that has /dev/umem: loopback path/of/umemd
 vm-programs  += umemd/tests/loopback.c
-loopback-src := common/jsonl.c
+loopback-src := common/jsonl.c umemd/codec.c

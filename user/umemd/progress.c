@@ -42,6 +42,7 @@ static const struct counter counters[] = {
 	COUNTER("faults", faults, BY_DESTINATION),
 	COUNTER("duplicates", duplicates, BY_BOTH),
 	COUNTER("checksum_errors", checksum_errors, BY_DESTINATION),
+	COUNTER("damaged_pages", damaged_pages, BY_DESTINATION | IF_ANY),
 };
 
 void progress_start(struct progress *progress, uint64_t now)

@@ -31,6 +31,8 @@
  * @prefault_pages: source: pages sent because a neighbour was asked for
  * @prefault_hits: source: of those, pages that were asked for before they arrived
  * @duplicates: source: pages sent again; destination: pages that came for nothing
+ * @checksum_errors: destination: pages that came damaged
+ * @damaged_pages: destination: pages that did DAMAGE_REPORTED times
  * @faults: destination: pages that somebody waited for
  * @latencies: destination: for how long, microseconds
  * @blocktime: destination: who
@@ -54,6 +56,7 @@ struct progress {
 	uint64_t prefault_hits;
 	uint64_t duplicates;
 	uint64_t checksum_errors;
+	uint64_t damaged_pages;
 	uint64_t faults;
 	struct histogram latencies;
 	struct blocktime blocktime;

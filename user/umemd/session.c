@@ -37,6 +37,7 @@ static const char *const event_names[SESSION_EVENTS] = {
 	[EVENT_CANCEL] = "cancel",
 	[EVENT_COMPLETE] = "complete",
 	[EVENT_LOST] = "connection lost",
+	[EVENT_GIVE_UP] = "give up",
 };
 
 struct frame_row {
@@ -111,6 +112,15 @@ const char *session_state_name(enum session_state state)
 	return state_names[state];
 }
 
+bool session_knows(const struct session *session, const uint8_t *id, const uint8_t *claimed)
+{
+	uint8_t differs = session->state == SESSION_NONE;
+
+	for (int i = 0; i < SESSION_SIZE; i++)
+		differs |= id[i] ^ claimed[i];
+	return !differs;
+}
+
 int session_admits(const struct session *session, enum channel_kind kind,
 		   const struct frame *frame, char *error)
 {
@@ -149,7 +159,7 @@ int session_frame(struct session *session, enum channel_kind kind, const struct 
 	return 0;
 }
 
-/* Connecting, preparing and losing depend on what was before. */
+/* Connecting, preparing, losing and giving up depend on what was before. */
 static int connection_event(struct session *session, enum session_event event)
 {
 	switch (event) {
@@ -181,6 +191,13 @@ static int connection_event(struct session *session, enum session_event event)
 		    session->state != SESSION_PAUSED)
 			return -ENOTCONN;
 		session->state = SESSION_PAUSED;
+		return 0;
+	case EVENT_GIVE_UP:
+		/* Without GO the guest may run at the source. */
+		if (session->role != ROLE_DESTINATION || !session->gone ||
+		    (session->state != SESSION_PAUSED && session->state != SESSION_RESUME))
+			return -EBUSY;
+		session->state = SESSION_END;
 		return 0;
 	default:
 		return -EBUSY;

@@ -41,6 +41,7 @@ enum session_event {
 	EVENT_CANCEL,		/* source: the user changed his mind */
 	EVENT_COMPLETE,		/* destination: every page is present */
 	EVENT_LOST,		/* a connection broke */
+	EVENT_GIVE_UP,		/* destination: the source will not come back */
 	SESSION_EVENTS
 };
 
@@ -52,6 +53,14 @@ struct session {
 
 void session_init(struct session *session, enum session_role role);
 const char *session_state_name(enum session_state state);
+
+/**
+ * session_knows - is @claimed the secret of this session?
+ * @id: of this session, SESSION_SIZE bytes, as @claimed
+ *
+ * Takes as long for a wrong guess as for a right one. A session that nobody began has none.
+ */
+bool session_knows(const struct session *session, const uint8_t *id, const uint8_t *claimed);
 
 /**
  * session_frame - a frame came

@@ -101,7 +101,7 @@ static int listen_at(const struct socket_address *address)
 		return -errno;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (bind(fd, (const struct sockaddr *)&address->address, address->size) ||
-	    listen(fd, 16)) {
+	    listen(fd, SOMAXCONN)) {	/* a flood is not to fill it */
 		err = -errno;
 		close(fd);
 		return err;
@@ -227,17 +227,34 @@ static void no_delay(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
-/* Who connects to a path has none of its own. */
-static void text_of_process(char text[SOCKET_TEXT_MAX], int fd)
+/* Who connects to a path has no address. */
+static void of_process(int fd, char text[SOCKET_TEXT_MAX], uint64_t *origin)
 {
 	struct ucred peer = { 0 };
 	socklen_t size = sizeof(peer);
 
 	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
 	snprintf(text, SOCKET_TEXT_MAX, "process %d of uid %u", peer.pid, peer.uid);
+	*origin = peer.uid;
 }
 
-int socket_accept(int listener, int *fd, char peer[SOCKET_TEXT_MAX])
+static uint64_t origin_of(const struct sockaddr_storage *address)
+{
+	const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)address;
+	uint32_t four = 0;
+	uint64_t net;
+
+	if (address->ss_family == AF_INET)
+		four = ((const struct sockaddr_in *)address)->sin_addr.s_addr;
+	else if (IN6_IS_ADDR_V4MAPPED(&six->sin6_addr))
+		memcpy(&four, &six->sin6_addr.s6_addr[12], sizeof(four));
+	if (four)
+		return four;
+	memcpy(&net, &six->sin6_addr, sizeof(net));
+	return net;
+}
+
+int socket_accept(int listener, int *fd, char peer[SOCKET_TEXT_MAX], uint64_t *origin)
 {
 	struct socket_address address = { .size = sizeof(address.address) };
 
@@ -245,10 +262,12 @@ int socket_accept(int listener, int *fd, char peer[SOCKET_TEXT_MAX])
 		      SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (*fd < 0)
 		return errno == EWOULDBLOCK ? -EAGAIN : -errno;
-	if (address.address.ss_family == AF_UNIX)
-		text_of_process(peer, *fd);
-	else
+	if (address.address.ss_family == AF_UNIX) {
+		of_process(*fd, peer, origin);
+	} else {
 		socket_text(peer, &address);
+		*origin = origin_of(&address.address);
+	}
 	no_delay(*fd);
 	return 0;
 }

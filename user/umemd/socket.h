@@ -57,8 +57,15 @@ int socket_listen(const struct uri *uri, struct socket_listener *listener,
 /* Closes it, and removes the file that it made. Nothing if @fd is -1. */
 void socket_unlisten(struct socket_listener *listener);
 
-/* The new connection, and who it is. -EAGAIN when nobody is there any more. */
-int socket_accept(int listener, int *fd, char peer[SOCKET_TEXT_MAX]);
+/**
+ * socket_accept - the next connection
+ * @peer: who it is
+ * @origin: equal for connections that one person can have made as easily as one: of an
+ *	IPv4 address, of a /64 of IPv6, of a user
+ *
+ * Return: 0; -EAGAIN nobody is there any more; another -errno.
+ */
+int socket_accept(int listener, int *fd, char peer[SOCKET_TEXT_MAX], uint64_t *origin);
 
 /* Begin to connect; ready when writable, then socket_connected() tells how it went. */
 int socket_connect(const struct socket_address *address, int *fd);

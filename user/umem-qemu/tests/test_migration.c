@@ -1648,6 +1648,130 @@ static void test_after_go_umemds_death_leaves_the_guest_waiting(void **state)
 	assert_start_refused(w, "never arrived");
 }
 
+static void assert_give_up_refused(struct world *w, const char *words)
+{
+	char *why = migration_give_up(&w->migration);
+
+	assert_non_null(why);
+	if (!strstr(why, words))
+		fail_msg("\"%s\" does not say \"%s\"", why, words);
+	free(why);
+	assert_false(did(w, "give-up"));
+}
+
+static void test_a_lost_source_is_given_up_when_told(void **state)
+{
+	struct world *w = *state;
+	json_t *reply;
+
+	assert_give_up_refused(w, "no guest came here");
+	expect(w, false, false);
+	assert_give_up_refused(w, "it may run at its source");
+	assert_runs(w, true, true);
+	assert_give_up_refused(w, "the source is connected (state running)");
+	umemd_state(w, "paused");
+	forget(w);
+	assert_null(migration_give_up(&w->migration));
+	assert_did(w, "tell {\"cmd\":\"give-up\"}");
+	forget(w);
+	assert_give_up_refused(w, "already");
+
+	umemd(w, "{\"event\":\"gone-ranges\",\"region\":\"ram0\",\"ranges\":[[4096,8192],[65536,4096]]}");
+	umemd(w, "{\"event\":\"gone-ranges\",\"region\":\"ram1\",\"ranges\":[[0,4096]]}");
+	umemd(w, "{\"event\":\"gone\",\"pages\":4}");
+	assert_did(w, "log GONE role=destination pages=4 ranges: ram0:0x1000+0x2000 ram0:0x10000+0x1000 ram1:0x0+0x1000");
+	assert_did(w, "say migrate: the source was given up: 4 pages of the guest's memory are gone");
+	assert_string_equal(w->migration.state, "failed");
+	assert_false(migration_active(&w->migration));
+	assert_int_equal(w->give_ups, 0);
+	assert_give_up_refused(w, "4 pages of the guest's memory are gone");
+	assert_start_refused(w, "never arrived");
+	/* umemd ends: that is no news */
+	forget(w);
+	umemd_dies(w);
+	assert_null(w->did.data);
+
+	reply = json_object();
+	info_gone(&w->migration, 1, reply);
+	assert_int_equal(json_integer_value(json_object_get(reply, "pages")), 4);
+	assert_int_equal(json_integer_value(json_object_get(reply, "ranges_total")), 3);
+	assert_int_equal(json_array_size(json_object_get(reply, "ranges")), 2);
+	info_gone(&w->migration, 3, reply);
+	assert_int_equal(json_array_size(json_object_get(reply, "ranges")), 0);
+	info_gone(&w->migration, UINT32_MAX, reply);
+	assert_int_equal(json_array_size(json_object_get(reply, "ranges")), 0);
+	json_decref(reply);
+}
+
+static void test_many_ranges_are_asked_for_in_parts(void **state)
+{
+	struct world *w = *state;
+	json_t *event, *ranges = json_array(), *reply = json_object();
+
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	umemd_state(w, "paused");
+	assert_null(migration_give_up(&w->migration));
+	for (int i = 0; i < INFO_GONE_MAX + 1; i++)
+		json_array_append_new(ranges, json_pack("[i,i]", i * 8192, 4096));
+	event = json_pack("{s:s,s:s,s:o}", "event", "gone-ranges", "region", "ram0", "ranges", ranges);
+	migration_umemd_event(&w->migration, event);
+	json_decref(event);
+	umemd(w, "{\"event\":\"gone\",\"pages\":513}");
+	assert_did(w, " and 505 more");
+	info_gone(&w->migration, 0, reply);
+	assert_int_equal(json_array_size(json_object_get(reply, "ranges")), INFO_GONE_MAX);
+	info_gone(&w->migration, INFO_GONE_MAX, reply);
+	assert_int_equal(json_array_size(json_object_get(reply, "ranges")), 1);
+	json_decref(reply);
+}
+
+static void test_a_source_that_came_back_in_time_may_be_given_up_later(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	umemd_state(w, "paused");
+	assert_null(migration_give_up(&w->migration));
+	umemd(w, "{\"event\":\"refused\",\"message\":\"it is back\"}");
+	umemd_state(w, "running");
+	assert_string_equal(w->migration.state, "running");
+	umemd_state(w, "paused");
+	forget(w);
+	assert_null(migration_give_up(&w->migration));
+}
+
+static void test_waited_for_long_enough_the_policy_decides(void **state)
+{
+	struct world *w = *state;
+
+	migration_set_lost_source(&w->migration, true);
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	umemd_state(w, "paused");
+	migration_set_lost_source(&w->migration, false);
+	forget(w);
+	migration_source_lost(&w->migration);
+	assert_null(w->did.data);
+	migration_set_lost_source(&w->migration, true);
+	migration_source_lost(&w->migration);
+	assert_did(w, "tell {\"cmd\":\"give-up\"}");
+	forget(w);
+	migration_source_lost(&w->migration);
+	assert_did(w, "log NOT-GIVEN-UP role=destination reason=the source is being given up already");
+}
+
+static void test_a_page_that_keeps_coming_damaged_is_logged(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	umemd(w, "{\"event\":\"damaged\",\"region\":\"ram0\",\"offset\":20480,\"times\":3}");
+	assert_did(w, "log DAMAGED role=destination region=ram0 offset=20480 times=3");
+}
+
 static void test_after_go_qemus_death_is_told_to_the_source(void **state)
 {
 	struct world *w = *state;
@@ -2008,6 +2132,11 @@ int main(void)
 		test(test_port_in_use_after_migrate_incoming_may_be_tried_again),
 		test(test_a_source_after_one_that_left_at_once_finds_qemu_waiting),
 		test(test_after_go_umemds_death_leaves_the_guest_waiting),
+		test(test_a_lost_source_is_given_up_when_told),
+		test(test_many_ranges_are_asked_for_in_parts),
+		test(test_a_source_that_came_back_in_time_may_be_given_up_later),
+		test(test_waited_for_long_enough_the_policy_decides),
+		test(test_a_page_that_keeps_coming_damaged_is_logged),
 		test(test_after_go_qemus_death_is_told_to_the_source),
 		test(test_guest_that_qemu_does_not_start_is_told),
 		test(test_guest_may_go_on_to_a_third_host_once_it_is_complete),

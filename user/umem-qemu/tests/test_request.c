@@ -83,21 +83,47 @@ static void test_commands_without_arguments(void **state)
 	assert_int_equal(request.kind, REQUEST_WATCH);
 }
 
+static void test_a_lost_source_is_given_up_and_asked_after(void **state)
+{
+	struct request request;
+	char *error;
+
+	(void)state;
+	assert_int_equal(decode(&request, "{\"cmd\":\"give-up\"}", &error), 0);
+	assert_int_equal(request.kind, REQUEST_GIVE_UP);
+	assert_int_equal(decode(&request, "{\"cmd\":\"set\",\"lost_source\":\"poison\"}", &error), 0);
+	assert_int_equal(request.kind, REQUEST_SET);
+	assert_true(request.command.on);
+	assert_int_equal(decode(&request, "{\"cmd\":\"set\",\"lost_source\":\"wait\"}", &error), 0);
+	assert_false(request.command.on);
+	assert_int_equal(decode(&request, "{\"cmd\":\"gone\"}", &error), 0);
+	assert_int_equal(request.kind, REQUEST_GONE);
+	assert_int_equal(request.from, 0);
+	assert_int_equal(decode(&request, "{\"cmd\":\"gone\",\"from\":512}", &error), 0);
+	assert_int_equal(request.from, 512);
+}
+
 static void test_everything_else_is_refused_with_what_came_and_what_is_wanted(void **state)
 {
 	static const struct {
 		const char *object, *got, *wanted;
 	} bad[] = {
-		{ "{}", "not there", "wanted \"migrate\", \"start-postcopy\", \"cancel\"" },
+		{ "{}", "not there", "wanted one of \"migrate\", \"start-postcopy\", \"cancel\"" },
 		{ "{\"cmd\":\"start-postcopy\",\"now\":true}", "\"now\"", "wanted cmd alone" },
 		{ "{\"cmd\":\"migrate\",\"uri\":\"tcp:a:1\",\"precopy\":1}", "precopy is 1", "true or false" },
 		{ "{\"cmd\":\"migrate\",\"no_push\":true,\"uri\":\"tcp:a:1\",\"precopy\":true}",
 		  "precopy and no_push are both true", "wanted one of them" },
-		{ "{\"cmd\":7}", "7", "wanted \"migrate\"" },
-		{ "{\"cmd\":[\"info\"]}", "[\"info\"]", "wanted \"migrate\"" },
-		{ "{\"cmd\":\"quit\"}", "\"quit\"", "wanted \"migrate\"" },
+		{ "{\"cmd\":7}", "7", "wanted one of \"migrate\"" },
+		{ "{\"cmd\":[\"info\"]}", "[\"info\"]", "wanted one of \"migrate\"" },
+		{ "{\"cmd\":\"quit\"}", "\"quit\"", "wanted one of \"migrate\"" },
 		{ "{\"cmd\":\"Migrate\",\"uri\":\"tcp:a:1\"}", "\"Migrate\"", "wanted" },
 		{ "{\"cmd\":\"info\",\"uri\":\"tcp:a:1\"}", "\"uri\"", "wanted cmd alone" },
+		{ "{\"cmd\":\"set\"}", "nothing to set", "wanted lost_source" },
+		{ "{\"cmd\":\"set\",\"lost_source\":\"kill\"}", "set: lost_source is \"kill\"", "wanted \"wait\" or" },
+		{ "{\"cmd\":\"set\",\"uri\":\"tcp:a:1\"}", "\"uri\"", "wanted lost_source" },
+		{ "{\"cmd\":\"give-up\",\"now\":true}", "\"now\"", "wanted cmd alone" },
+		{ "{\"cmd\":\"gone\",\"from\":-1}", "gone: from is -1", "wanted 0 or more" },
+		{ "{\"cmd\":\"gone\",\"from\":4294967296}", "from is 4294967296", "wanted 0 or more" },
 		{ "{\"cmd\":\"migrate\"}", "no uri", "wanted \"uri\"" },
 		{ "{\"cmd\":\"migrate\",\"uri\":1}", "uri is 1", "wanted a string" },
 		{ "{\"cmd\":\"migrate\",\"uri\":\"defer\"}", "defer", "wanted tcp:" },
@@ -149,6 +175,7 @@ int main(void)
 		cmocka_unit_test(test_migrate_means_what_the_monitors_means),
 		cmocka_unit_test(test_precopy_means_that_p_was_not_typed),
 		cmocka_unit_test(test_commands_without_arguments),
+		cmocka_unit_test(test_a_lost_source_is_given_up_and_asked_after),
 		cmocka_unit_test(test_everything_else_is_refused_with_what_came_and_what_is_wanted),
 		cmocka_unit_test(test_a_long_uri_is_refused_whole),
 	};

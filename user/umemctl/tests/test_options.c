@@ -51,6 +51,8 @@ static void test_every_command_is_known(void **state)
 	} lines[] = {
 		{ "list", CTL_LIST }, { "migrate tcp:a:1", CTL_MIGRATE }, { "cancel", CTL_CANCEL },
 		{ "start-postcopy", CTL_START_POSTCOPY },
+		{ "give-up", CTL_GIVE_UP }, { "gone --guest 7", CTL_GONE },
+		{ "set lost-source poison", CTL_SET },
 		{ "info", CTL_INFO }, { "migrate-info", CTL_INFO }, { "--help", CTL_HELP },
 		{ "-h", CTL_HELP }, { "migrate --help", CTL_HELP }, { "list -h", CTL_HELP },
 		{ "--version", CTL_VERSION },
@@ -107,7 +109,7 @@ static void test_bad_lines_are_refused_with_what_is_wanted(void **state)
 	static const struct {
 		const char *line, *got, *wanted;
 	} bad[] = {
-		{ "", "\"\"", "list, migrate, start-postcopy, cancel, info, migrate-info" },
+		{ "", "\"\"", "list, migrate, start-postcopy, cancel, give-up, gone, set, info, migrate-info" },
 		{ "move tcp:a:1", "\"move\"", "wanted one of: list" },
 		{ "list 1", "\"1\"", "at most 0" },
 		{ "list --guest 1", "--guest", "wanted: umemctl list" },
@@ -121,6 +123,10 @@ static void test_bad_lines_are_refused_with_what_is_wanted(void **state)
 		{ "migrate -n tcp:a:1", "-n was given without -p", "wanted migrate -p -n URI" },
 		{ "start-postcopy tcp:a:1", "\"tcp:a:1\"", "at most 0" },
 		{ "start-postcopy -d", "-d", "wanted: umemctl start-postcopy" },
+		{ "set", "0 arguments", "wanted lost-source wait|poison" },
+		{ "set lost-source", "1 arguments", "wanted lost-source wait|poison" },
+		{ "set found-source wait", "\"found-source\"", "wanted lost-source" },
+		{ "set lost-source kill", "\"kill\"", "wanted wait or poison" },
 		{ "migrate a", "\"a\"", "wanted tcp:HOST:PORT" },
 		{ "migrate defer", "defer", "wanted tcp:HOST:PORT" },
 		{ "migrate tcp:a:1 x", "FORWARD is \"x\"", "wanted a number" },
@@ -147,7 +153,8 @@ static void test_bad_lines_are_refused_with_what_is_wanted(void **state)
 static void test_help_names_every_command_and_the_exit_status(void **state)
 {
 	static const char *const named[] = {
-		"list", "migrate [-p [-n]] [-m]", "start-postcopy", "cancel", "info [--json]", "migrate-info", "--guest",
+		"list", "migrate [-p [-n]] [-m]", "start-postcopy", "cancel", "give-up", "gone",
+		"set [--guest GUEST] lost-source wait|poison", "info [--json]", "migrate-info", "--guest",
 		"Exit status: 0", "1 it failed", "2 the command line",
 	};
 	char *help = options_help();

@@ -8,10 +8,12 @@
  *	loopback [PATH-OF-UMEMD [PART-OF-A-TEST'S-NAME]]
  */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -1848,10 +1850,62 @@ static void test_noise(struct migration *m)
 	then_migrates(m);
 }
 
-/* A source made by hand, up to ADVISE, in a session of zeroes. */
+/* A source made by hand, in a session of zeroes. */
 struct handmade {
 	int channels[3];
+	bool magic_seen[3];
 };
+
+static void connect_by_hand(struct migration *m, struct handmade *source, enum channel_kind kind)
+{
+	struct timeval limit = { .tv_sec = TIMEOUT_MS / 1000 };
+	int fd = connect_to(m->port);
+
+	check(fd >= 0, "connect: %s", strerror(errno));
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	check(send(fd, MAGIC, MAGIC_SIZE, MSG_NOSIGNAL) == MAGIC_SIZE);
+	source->channels[kind] = fd;
+	source->magic_seen[kind] = false;
+}
+
+static void close_by_hand(struct handmade *source)
+{
+	for (int i = 0; i < 3; i++)
+		close(source->channels[i]);
+}
+
+static uint8_t heard[FRAME_PAYLOAD_MAX];	/* the payload of the last frame */
+
+/* The next frame but PING. */
+static bool hear(struct handmade *source, enum channel_kind kind, struct frame *frame)
+{
+	uint8_t header[FRAME_HEADER], magic[MAGIC_SIZE];
+	int fd = source->channels[kind];
+	char error[CODEC_ERROR_MAX];
+
+	if (!source->magic_seen[kind])
+		source->magic_seen[kind] = recv(fd, magic, MAGIC_SIZE, MSG_WAITALL) == MAGIC_SIZE &&
+					   !memcmp(magic, MAGIC, MAGIC_SIZE);
+	do {
+		if (!source->magic_seen[kind] ||
+		    recv(fd, header, FRAME_HEADER, MSG_WAITALL) != FRAME_HEADER ||
+		    frame_decode(frame, header, error) ||
+		    (frame->length && recv(fd, heard, frame->length, MSG_WAITALL) !=
+				      (ssize_t)frame->length))
+			return check(false, "no frame came on %s: %s", channel_name(kind),
+				     strerror(errno));
+	} while (frame->type == FRAME_PING);
+	return true;
+}
+
+static bool hear_type(struct handmade *source, enum channel_kind kind, enum frame_type type)
+{
+	struct frame frame;
+
+	return hear(source, kind, &frame) &&
+	       check(frame.type == type, "%s came, wanted %s", frame_name(frame.type),
+		     frame_name(type));
+}
 
 static void say(struct handmade *source, enum channel_kind kind, uint16_t type, uint16_t flags,
 		uint16_t count, const void *payload, uint16_t size)
@@ -1866,6 +1920,17 @@ static void say(struct handmade *source, enum channel_kind kind, uint16_t type, 
 	check(send(source->channels[kind], frame, FRAME_HEADER + (size_t)size, MSG_NOSIGNAL) > 0);
 }
 
+static void join_by_hand(struct migration *m, struct handmade *source)
+{
+	for (uint16_t kind = CHANNEL_URGENT; kind <= CHANNEL_BULK; kind++) {
+		uint8_t join[JOIN_BYTES] = { 0 };
+
+		connect_by_hand(m, source, kind);
+		put16(join + SESSION_SIZE, kind);
+		say(source, kind, FRAME_JOIN, 0, 0, join, sizeof(join));
+	}
+}
+
 static void begin_by_hand(struct migration *m, struct handmade *source, uint16_t features)
 {
 	uint8_t hello[HELLO_FIXED + HELLO_REGION] = { 0 };
@@ -1876,28 +1941,684 @@ static void begin_by_hand(struct migration *m, struct handmade *source, uint16_t
 	put16(hello + 16, PAGE_BYTES);
 	memcpy(hello + HELLO_FIXED, &m->to[0].length, 8);
 	strcpy((char *)hello + HELLO_FIXED + 8, m->to[0].name);
-	for (uint16_t kind = 0; kind < 3; kind++) {
-		uint8_t join[JOIN_BYTES] = { 0 }, answer[MAGIC_SIZE + FRAME_HEADER];
-
-		source->channels[kind] = connect_to(m->port);
-		check(send(source->channels[kind], MAGIC, MAGIC_SIZE, MSG_NOSIGNAL) == MAGIC_SIZE);
-		put16(join + SESSION_SIZE, kind);
-		if (kind) {
-			say(source, kind, FRAME_JOIN, 0, 0, join, sizeof(join));
-			continue;
-		}
-		say(source, kind, FRAME_HELLO, 0, 1, hello, sizeof(hello));
-		check(recv(source->channels[0], answer, sizeof(answer), MSG_WAITALL) ==
-		      sizeof(answer));
-	}
+	connect_by_hand(m, source, CHANNEL_CONTROL);
+	say(source, CHANNEL_CONTROL, FRAME_HELLO, 0, 1, hello, sizeof(hello));
+	hear_type(source, CHANNEL_CONTROL, FRAME_HELLO_ACK);
+	join_by_hand(m, source);
 	expect_state(&m->destination, "advise");
 }
 
 static void expect_lost(struct migration *m, struct handmade *source, const char *message)
 {
 	expect(&m->destination, "refused", "message", message);
-	for (int i = 0; i < 3; i++)
-		close(source->channels[i]);
+	close_by_hand(source);
+}
+
+/* From ADVISE on. */
+static bool hand_over_by_hand(struct migration *m, struct handmade *source)
+{
+	say(source, CHANNEL_CONTROL, FRAME_STATE, 0, 0, "state", 5);
+	say(source, CHANNEL_CONTROL, FRAME_STATE_END, 0, 0, "", 0);
+	if (!hear_type(source, CHANNEL_CONTROL, FRAME_PREPARED) ||
+	    !expect_state(&m->destination, "listen"))
+		return false;
+	command(&m->destination, json_pack("{s:s}", "cmd", "ready"));
+	if (!hear_type(source, CHANNEL_CONTROL, FRAME_READY))
+		return false;
+	say(source, CHANNEL_CONTROL, FRAME_GO, FRAME_GO_RUN, 0, "", 0);
+	return expect(&m->destination, "go", NULL, NULL) &&
+	       expect_state(&m->destination, "running");
+}
+
+static void resume_by_hand(struct migration *m, struct handmade *source)
+{
+	uint8_t resume[RESUME_BYTES] = { 0 };
+	struct frame frame;
+
+	connect_by_hand(m, source, CHANNEL_CONTROL);
+	put16(resume + SESSION_SIZE, PROTOCOL_VERSION);
+	say(source, CHANNEL_CONTROL, FRAME_RESUME, FRAME_GO_RUN, 0, resume, sizeof(resume));
+	join_by_hand(m, source);
+	while (hear(source, CHANNEL_CONTROL, &frame) && frame.type == FRAME_BITMAP)
+		;
+	check(frame.type == FRAME_PREPARED, "%s came", frame_name(frame.type));
+	expect_state(&m->destination, "running");
+}
+
+static uint64_t word_by_hand(uint64_t seed, unsigned int word)
+{
+	return mix(seed * 512 + word);
+}
+
+/* One page; a seed of 0 is a zero page. */
+static void send_page(struct handmade *source, enum channel_kind kind, uint64_t page,
+		      uint64_t seed, bool damaged)
+{
+	struct frame frame = { .type = FRAME_PAGES, .length = PAGES_ENTRY, .count = 1 };
+	struct page_entry entry = { .offset = page * PAGE, .zero = !seed };
+	uint8_t bytes[FRAME_HEADER + PAGES_ENTRY + PAGE];
+	uint64_t words[512];
+	size_t size;
+
+	for (unsigned int i = 0; i < 512; i++)
+		words[i] = word_by_hand(seed, i);
+	entry.checksum = page_checksum(seed ? words : NULL, 0, entry.offset) ^ damaged;
+	frame.length += seed ? PAGE : 0;
+	size = FRAME_HEADER + frame.length;
+	frame_encode(bytes, &frame);
+	page_entry_encode(bytes + FRAME_HEADER, &entry);
+	memcpy(bytes + FRAME_HEADER + PAGES_ENTRY, words, PAGE);
+	check(send(source->channels[kind], bytes, size, MSG_NOSIGNAL) == (ssize_t)size);
+}
+
+static bool page_has_seed(struct migration *m, uint64_t page, uint64_t seed)
+{
+	for (unsigned int i = 0; i < 512; i++) {
+		if (m->to[0].view[page * 512 + i] != word_by_hand(seed, i))
+			return false;
+	}
+	return true;
+}
+
+static void zero_the_rest(struct migration *m, struct handmade *source, uint64_t from)
+{
+	for (uint64_t page = from; page < m->to[0].length / PAGE; page++)
+		send_page(source, CHANNEL_BULK, page, 0, false);
+}
+
+/* REQUEST of one page; how many milliseconds it took to come. */
+static uint64_t hear_request(struct handmade *source, uint64_t page, uint16_t flags)
+{
+	uint64_t started = now_ns(), pages[REQUEST_MAX];
+	char error[CODEC_ERROR_MAX];
+	struct frame frame;
+
+	if (hear(source, CHANNEL_URGENT, &frame))
+		check(frame.type == FRAME_REQUEST && frame.flags == flags && frame.count == 1 &&
+		      !request_decode(pages, &frame, heard, 1 << 20, error) && pages[0] == page,
+		      "%s with flags %u and %u pages, the first %llu", frame_name(frame.type),
+		      frame.flags, frame.count, (unsigned long long)pages[0]);
+	return (now_ns() - started) / NSEC_PER_MSEC;
+}
+
+static bool hears_nothing(struct handmade *source, enum channel_kind kind, int timeout_ms)
+{
+	struct pollfd poll_fd = { .fd = source->channels[kind], .events = POLLIN };
+
+	return !poll(&poll_fd, 1, timeout_ms);
+}
+
+struct waiter {
+	struct migration *m;
+	pthread_t thread;
+	uint64_t page;
+	atomic_bool done;
+};
+
+static void *wait_for_page(void *argument)
+{
+	struct waiter *waiter = argument;
+
+	(void)*(volatile uint64_t *)&waiter->m->to[0].view[waiter->page * 512];
+	waiter->done = true;
+	return NULL;
+}
+
+static void start_waiting(struct waiter *waiter, struct migration *m, uint64_t page)
+{
+	*waiter = (struct waiter){ .m = m, .page = page };
+	pthread_create(&waiter->thread, NULL, wait_for_page, waiter);
+}
+
+static void expect_end_by_hand(struct migration *m, struct handmade *source)
+{
+	expect_state(&m->destination, "end");
+	hear_type(source, CHANNEL_CONTROL, FRAME_END);
+	say(source, CHANNEL_CONTROL, FRAME_END, 0, 0, "", 0);
+	check(wait_side(&m->destination) == 0);
+	next_event(&m->destination, 100);
+	close_by_hand(source);
+}
+
+static void test_damaged_pages(struct migration *m)
+{
+	struct handmade source;
+	struct waiter waiter;
+	struct umem_info info;
+	uint64_t ms;
+
+	lonely_destination(m);
+	begin_by_hand(m, &source, FEATURE_CHECKSUM);
+	if (!hand_over_by_hand(m, &source))
+		return;
+	start_waiting(&waiter, m, 5);
+	hear_request(&source, 5, 0);
+	for (int times = 1; times <= 2; times++) {
+		send_page(&source, times & 1 ? CHANNEL_URGENT : CHANNEL_BULK, 5, 55, true);
+		ms = hear_request(&source, 5, FRAME_REQUEST_AGAIN);
+		check(ms < 200, "after %d times it took %llu ms", times, (unsigned long long)ms);
+	}
+	send_page(&source, CHANNEL_URGENT, 5, 55, true);
+	expect(&m->destination, "damaged", "region", "ram0");
+	for (uint64_t least = 200; least <= 800; least *= 2) {
+		ms = hear_request(&source, 5, FRAME_REQUEST_AGAIN);
+		check(ms >= least && ms < 3 * least, "%llu ms, wanted %llu or more",
+		      (unsigned long long)ms, (unsigned long long)least);
+		send_page(&source, CHANNEL_URGENT, 5, 55, true);
+	}
+	check(!waiter.done && !umem_info(m->to[0].fd, &info) && info.missing == m->to[0].length,
+	      "a damaged page was shown");
+	send_page(&source, CHANNEL_URGENT, 5, 55, false);
+	pthread_join(waiter.thread, NULL);
+	check(page_has_seed(m, 5, 55));
+	/* a copy too many is no reason to ask */
+	send_page(&source, CHANNEL_URGENT, 5, 56, true);
+	check(hears_nothing(&source, CHANNEL_URGENT, 2500), "it asks for a page that it has");
+	check(page_has_seed(m, 5, 55));
+	zero_the_rest(m, &source, 0);
+	expect_end_by_hand(m, &source);
+	check(counter(&m->destination, "checksum_errors") == 7, "%lld errors",
+	      (long long)counter(&m->destination, "checksum_errors"));
+	check(counter(&m->destination, "damaged_pages") == 1);
+}
+
+/* Many pages, each damaged for a while: all arrive, and nothing is forgotten. */
+static void test_many_damaged_pages(struct migration *m)
+{
+	uint64_t pages[REQUEST_MAX], all = 4 * MIB / PAGE;
+	unsigned int sent[4 * MIB / PAGE] = { 0 };
+	char error[CODEC_ERROR_MAX];
+	struct handmade source;
+	struct frame frame;
+
+	lonely_destination(m);
+	begin_by_hand(m, &source, FEATURE_CHECKSUM);
+	if (!hand_over_by_hand(m, &source))
+		return;
+	for (uint64_t page = 0; page < all; page++)
+		send_page(&source, CHANNEL_BULK, page, page + 1, true);
+	say(&source, CHANNEL_BULK, FRAME_ALL_SENT, 0, 0, "", 0);
+	for (uint64_t good = 0; good < all && hear(&source, CHANNEL_URGENT, &frame);) {
+		if (!check(frame.type == FRAME_REQUEST && frame.flags == FRAME_REQUEST_AGAIN &&
+			   !request_decode(pages, &frame, heard, all, error)))
+			break;
+		for (uint32_t i = 0; i < frame.count; i++) {
+			bool damaged = ++sent[pages[i]] < 3;
+
+			good += sent[pages[i]] == 3;
+			send_page(&source, CHANNEL_URGENT, pages[i], pages[i] + 1, damaged);
+		}
+	}
+	/* 64 are told one by one, and the rest is counted */
+	for (int i = 0; i < 64; i++) {
+		if (!expect(&m->destination, "damaged", "region", "ram0"))
+			return;
+	}
+	expect_end_by_hand(m, &source);
+	check(counter(&m->destination, "damaged_pages") == (json_int_t)all);
+	for (uint64_t page = 0; page < all; page++)
+		check(page_has_seed(m, page, page + 1));
+}
+
+/* What came first stays, in whatever order, how often and on whatever channel the rest comes. */
+static void test_replayed_pages(struct migration *m)
+{
+	struct handmade source;
+
+	lonely_destination(m);
+	begin_by_hand(m, &source, FEATURE_CHECKSUM);
+	if (!hand_over_by_hand(m, &source))
+		return;
+	for (uint64_t page = 64; page-- > 0;)
+		send_page(&source, page % 3 ? CHANNEL_URGENT : CHANNEL_BULK, page, page + 1, false);
+	for (uint64_t page = 0; page < 64; page++)
+		check(page_has_seed(m, page, page + 1));
+	/* the guest writes; every page comes again, older, other or empty, on both channels */
+	for (uint64_t page = 0; page < 64; page++)
+		m->to[0].view[page * 512] = ~page;
+	for (uint64_t page = 0; page < 64; page++) {
+		for (int times = 0; times < 2; times++) {
+			send_page(&source, CHANNEL_URGENT, page, page + 1, false);
+			send_page(&source, CHANNEL_BULK, page, page + 1000, false);
+			send_page(&source, CHANNEL_BULK, page, 0, false);
+		}
+	}
+	/* a page on urgent that bulk was to have brought before it said that all was sent */
+	say(&source, CHANNEL_BULK, FRAME_ALL_SENT, 0, 0, "", 0);
+	send_page(&source, CHANNEL_URGENT, 64, 65, false);
+	send_page(&source, CHANNEL_BULK, 65, 66, false);
+	/* with these two here all before them is, too */
+	check(page_has_seed(m, 64, 65) && page_has_seed(m, 65, 66));
+
+	close_by_hand(&source);
+	expect_state(&m->destination, "paused");
+	resume_by_hand(m, &source);
+	for (uint64_t page = 0; page < 64; page++)
+		send_page(&source, CHANNEL_BULK, page, page + 1, false);
+	zero_the_rest(m, &source, 66);
+	expect_state(&m->destination, "end");
+	send_page(&source, CHANNEL_URGENT, 64, 99, false);
+	send_page(&source, CHANNEL_BULK, 66, 99, false);
+	hear_type(&source, CHANNEL_CONTROL, FRAME_END);
+	usleep(300000);
+	say(&source, CHANNEL_CONTROL, FRAME_END, 0, 0, "", 0);
+	check(wait_side(&m->destination) == 0);
+	next_event(&m->destination, 100);
+	close_by_hand(&source);
+	for (uint64_t page = 0; page < 64; page++) {
+		bool kept = m->to[0].view[page * 512] == ~page;
+
+		m->to[0].view[page * 512] = word_by_hand(page + 1, 0);
+		check(kept && page_has_seed(m, page, page + 1), "page %llu was overwritten",
+		      (unsigned long long)page);
+	}
+	check(page_has_seed(m, 64, 65) && page_has_seed(m, 65, 66));
+	check(!m->to[0].view[66 * 512]);
+	check(counter(&m->destination, "duplicates") == 64 * 6 + 64, "%lld duplicates",
+	      (long long)counter(&m->destination, "duplicates"));
+}
+
+/* Frames that are no pages, said twice: the session is broken off and resumed, no more. */
+static void test_replayed_frames(struct migration *m)
+{
+	struct handmade source;
+
+	lonely_destination(m);
+	begin_by_hand(m, &source, FEATURE_CHECKSUM);
+	if (!hand_over_by_hand(m, &source))
+		return;
+	send_page(&source, CHANNEL_BULK, 0, 1, false);
+	check(page_has_seed(m, 0, 1));
+	say(&source, CHANNEL_CONTROL, FRAME_GO, FRAME_GO_RUN, 0, "", 0);
+	expect(&m->destination, "state", "message", "frame GO may not come in state running");
+	close_by_hand(&source);
+	resume_by_hand(m, &source);
+	say(&source, CHANNEL_CONTROL, FRAME_STATE_END, 0, 0, "", 0);
+	expect(&m->destination, "state", "message", "frame STATE_END may not come");
+	close_by_hand(&source);
+	resume_by_hand(m, &source);
+	check(page_has_seed(m, 0, 1));
+	zero_the_rest(m, &source, 1);
+	expect_end_by_hand(m, &source);
+}
+
+/* Giving a source up. */
+
+static _Thread_local sigjmp_buf on_sigbus;
+static _Thread_local volatile sig_atomic_t sigbus_code;
+
+static void take_sigbus(int number, siginfo_t *info, void *context)
+{
+	(void)number;
+	(void)context;
+	sigbus_code = info->si_code;
+	siglongjmp(on_sigbus, 1);
+}
+
+/* Touches pages in order, each at most once. */
+struct survivor {
+	struct migration *m;
+	pthread_t thread;
+	uint64_t first, poisoned, wrong;
+};
+
+static void *survive(void *argument)
+{
+	struct survivor *survivor = argument;
+	struct migration *m = survivor->m;
+	uint64_t pages = m->from[0].length / PAGE;
+	volatile uint64_t page;
+
+	for (page = survivor->first; page < pages; page++) {
+		if (sigsetjmp(on_sigbus, 1)) {
+			survivor->poisoned++;
+			survivor->wrong += sigbus_code != BUS_MCEERR_AR;
+			continue;
+		}
+		survivor->wrong += !page_is_right(target_of(m, 0)->view, 0, page);
+	}
+	return NULL;
+}
+
+/* The pages that "gone" events name, to be cross-checked; -1: no such event came. */
+static json_int_t pages_gone(struct migration *m, uint64_t *named, uint64_t *least)
+{
+	json_int_t pages = -1;
+	json_t *object, *range;
+	size_t i;
+
+	*named = 0;
+	*least = UINT64_MAX;
+	while (pages < 0 && (object = next_event(&m->destination, TIMEOUT_MS))) {
+		const char *event = json_string_value(json_object_get(object, "event"));
+
+		json_array_foreach(json_object_get(object, "ranges"), i, range) {
+			*named += (uint64_t)json_integer_value(json_array_get(range, 1)) / PAGE;
+			*least = min(*least,
+				     (uint64_t)json_integer_value(json_array_get(range, 0)));
+		}
+		if (!strcmp(event, "gone"))
+			pages = json_integer_value(json_object_get(object, "pages"));
+		else if (strcmp(event, "gone-ranges"))
+			check(false, "event %s came", event);
+		json_decref(object);
+	}
+	return pages;
+}
+
+#define SURVIVORS	4
+
+static void test_source_given_up(struct migration *m)
+{
+	static const char *const extra[] = { "--no-push", "--forward=0", NULL };
+	struct sigaction action = { .sa_sigaction = take_sigbus, .sa_flags = SA_SIGINFO };
+	uint64_t pages = 4 * MIB / PAGE, touched = 100, named, least;
+	struct survivor survivors[SURVIVORS];
+	struct umem_info info;
+	json_int_t gone;
+
+	sigaction(SIGBUS, &action, NULL);
+	begin(m, 1, 4 * MIB, extra, true);
+	if (!switch_over(m))
+		return;
+	for (uint64_t page = 0; page < touched; page++)
+		check(page_is_right(m->to[0].view, 0, page));
+	command(&m->destination, json_pack("{s:s}", "cmd", "give-up"));
+	expect(&m->destination, "refused", "message", "not possible in state running");
+	m->relay.refuse = true;
+	m->relay.cut = true;
+	expect_state(&m->source, "paused");
+	expect_state(&m->destination, "paused");
+	for (unsigned int i = 0; i < SURVIVORS; i++) {
+		survivors[i] = (struct survivor){ .m = m, .first = i % 2 ? 0 : touched + i };
+		pthread_create(&survivors[i].thread, NULL, survive, &survivors[i]);
+	}
+	usleep(300000);		/* they wait */
+	check(!umem_info(m->to[0].fd, &info) && info.waiters == SURVIVORS && !info.poisoned,
+	      "%llu wait", (unsigned long long)info.waiters);
+
+	command(&m->destination, json_pack("{s:s}", "cmd", "give-up"));
+	gone = pages_gone(m, &named, &least);
+	check(gone == (json_int_t)(pages - touched), "%lld pages are gone", (long long)gone);
+	check(named == (uint64_t)gone && least == touched * PAGE, "%llu are named, from %llu on",
+	      (unsigned long long)named, (unsigned long long)least);
+	check(wait_side(&m->destination) == 0);
+	for (unsigned int i = 0; i < SURVIVORS; i++) {
+		pthread_join(survivors[i].thread, NULL);
+		check(survivors[i].poisoned == pages - max(touched, survivors[i].first) &&
+		      !survivors[i].wrong, "thread %u: %llu of %llu pages raised SIGBUS, %llu wrong",
+		      i, (unsigned long long)survivors[i].poisoned,
+		      (unsigned long long)(pages - touched),
+		      (unsigned long long)survivors[i].wrong);
+	}
+	/* the source may try as long as it likes */
+	m->relay.refuse = false;
+	check(!next_event(&m->source, 1500) && m->source.running);
+	check(!umem_info(m->to[0].fd, &info) && !info.missing && !info.waiters &&
+	      info.poisoned == (pages - touched) * PAGE);
+	signal(SIGBUS, SIG_DFL);
+}
+
+/* One that came back half-way, and pages that it sends too late. */
+static void test_source_given_up_while_it_returns(struct migration *m)
+{
+	struct sigaction action = { .sa_sigaction = take_sigbus, .sa_flags = SA_SIGINFO };
+	uint8_t resume[RESUME_BYTES] = { 0 };
+	struct survivor survivor = { .m = m };
+	struct handmade source;
+	uint64_t named, least;
+	struct frame frame;
+
+	lonely_destination(m);
+	begin_by_hand(m, &source, FEATURE_CHECKSUM);
+	if (!hand_over_by_hand(m, &source))
+		return;
+	close_by_hand(&source);
+	expect_state(&m->destination, "paused");
+	connect_by_hand(m, &source, CHANNEL_CONTROL);
+	put16(resume + SESSION_SIZE, PROTOCOL_VERSION);
+	say(&source, CHANNEL_CONTROL, FRAME_RESUME, FRAME_GO_RUN, 0, resume, sizeof(resume));
+	hear(&source, CHANNEL_CONTROL, &frame);
+	command(&m->destination, json_pack("{s:s}", "cmd", "give-up"));
+	check(pages_gone(m, &named, &least) == 4 * MIB / PAGE);
+	check(wait_side(&m->destination) == 0);
+	check(recv(source.channels[0], heard, 1, MSG_DONTWAIT) <= 0);
+	check(connect_to(m->port) < 0);
+	close(source.channels[0]);
+	sigaction(SIGBUS, &action, NULL);
+	survive(&survivor);
+	check(survivor.poisoned == 4 * MIB / PAGE);
+	signal(SIGBUS, SIG_DFL);
+}
+
+/* Crowds of strangers. */
+
+#define FLOOD 1000
+
+struct flood {
+	int port;
+	pthread_t thread;
+	atomic_bool stop;
+	atomic_long connections;
+};
+
+static const uint8_t wrong_join[MAGIC_SIZE + FRAME_HEADER + JOIN_BYTES] = {
+	'U', 'M', 'E', 'M', '\r', '\n', 0x1a, '\n', FRAME_JOIN, 0, 0, 0, JOIN_BYTES,
+	[MAGIC_SIZE + FRAME_HEADER] = 1,
+	[MAGIC_SIZE + FRAME_HEADER + SESSION_SIZE] = CHANNEL_URGENT,
+};
+
+/* What a stranger does next: a quarter are silent, speak byte by byte, join, or leave. */
+static bool misbehave(int fd, int number, unsigned int step)
+{
+	switch (number % 4) {
+	case 0:
+		return send(fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
+	case 1:
+		return step < sizeof(wrong_join) &&
+		       send(fd, wrong_join + step, 1, MSG_NOSIGNAL | MSG_DONTWAIT) == 1;
+	case 2:
+		return !step && send(fd, wrong_join, sizeof(wrong_join),
+				     MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
+	default:
+		return false;
+	}
+}
+
+static void *flood_main(void *argument)
+{
+	struct flood *flood = argument;
+	static unsigned int steps[FLOOD];
+	static int fds[FLOOD];
+	/* no TIME_WAIT, which would run out of ports */
+	struct linger linger = { .l_onoff = 1 };
+
+	memset(fds, -1, sizeof(fds));
+	while (!flood->stop) {
+		for (int i = 0; i < FLOOD && !flood->stop; i++) {
+			if (fds[i] >= 0 && !misbehave(fds[i], i, steps[i]++)) {
+				close(fds[i]);
+				fds[i] = -1;
+			}
+			if (fds[i] < 0) {
+				fds[i] = connect_to(flood->port);
+				steps[i] = 0;
+				flood->connections += fds[i] >= 0;
+				if (fds[i] >= 0)
+					setsockopt(fds[i], SOL_SOCKET, SO_LINGER, &linger,
+						   sizeof(linger));
+			}
+			if (i % 10 == 0)
+				usleep(1000);
+		}
+	}
+	for (int i = 0; i < FLOOD; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+	}
+	return NULL;
+}
+
+static void start_flood(struct flood *flood, int port)
+{
+	struct rlimit limit;
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	limit.rlim_cur = min(limit.rlim_max, (rlim_t)4096);
+	setrlimit(RLIMIT_NOFILE, &limit);
+	memset(flood, 0, sizeof(*flood));
+	flood->port = port;
+	pthread_create(&flood->thread, NULL, flood_main, flood);
+	while (flood->connections < FLOOD)
+		usleep(1000);
+}
+
+static void stop_flood(struct flood *flood)
+{
+	flood->stop = true;
+	pthread_join(flood->thread, NULL);
+}
+
+static int descriptors_of(const struct side *side)
+{
+	char path[64];
+	DIR *folder;
+	int count = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", side->pid);
+	folder = opendir(path);
+	while (folder && readdir(folder))
+		count++;
+	if (folder)
+		closedir(folder);
+	return count;
+}
+
+/* Next events of both sides, with what strangers cause in between at the destination. */
+static bool state_among_refusals(struct migration *m, const char *state)
+{
+	uint64_t deadline = now_ns() + TIMEOUT_MS * NSEC_PER_MSEC;
+
+	while (now_ns() < deadline) {
+		json_t *object = next_event(&m->destination, 1000);
+		const char *event = json_string_value(json_object_get(object, "event"));
+		const char *got = json_string_value(json_object_get(object, "state"));
+		bool right = got && !strcmp(got, state);
+		bool refusal = event && (!strcmp(event, "refused") || !strcmp(event, "go"));
+
+		json_decref(object);
+		if (right)
+			return true;
+		if (event && !refusal)
+			break;
+	}
+	return check(false, "state %s did not come", state);
+}
+
+/* The real source begins, runs, loses its connections and comes back; all in bounded time. */
+static void test_flood(struct migration *m)
+{
+	static const char *const extra[] = { "--max-bulk-bandwidth=4000000", NULL };
+	struct toucher touchers[4];
+	struct flood flood;
+	uint64_t started;
+	int fds;
+
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 1, 16 * MIB);
+	begin_destination(m, NULL);
+	start_flood(&flood, m->port);
+	start_relay(&m->relay, m->port);
+	started = now_ns();
+	begin_source(m, m->relay.port, extra);
+	if (!expect_state(&m->source, "advise") || !state_among_refusals(m, "advise"))
+		goto out;
+	printf("# a session began in %llu ms\n",
+	       (unsigned long long)((now_ns() - started) / NSEC_PER_MSEC));
+	check(now_ns() - started < 10 * NSEC_PER_SEC);
+	command(&m->source, json_pack("{s:s}", "cmd", "stopped"));
+	if (!carry_state(m, 100000) || !expect_state(&m->source, "listen") ||
+	    !state_among_refusals(m, "listen"))
+		goto out;
+	command(&m->destination, json_pack("{s:s}", "cmd", "ready"));
+	expect(&m->source, "ready", NULL, NULL);
+	command(&m->source, json_pack("{s:s,s:b}", "cmd", "go", "run", 1));
+	if (!expect_state(&m->source, "running") || !state_among_refusals(m, "running"))
+		goto out;
+	start_touching(touchers, 4, m, 200, false);
+	stop_touching(touchers, 4);
+	fds = descriptors_of(&m->destination);
+	check(fds > 0 && fds < 100, "%d descriptors", fds);
+
+	m->relay.cut = true;
+	started = now_ns();
+	if (!expect_state(&m->source, "paused") || !state_among_refusals(m, "paused") ||
+	    !expect_state(&m->source, "running") || !state_among_refusals(m, "running"))
+		goto out;
+	printf("# and was resumed in %llu ms, %ld strangers came\n",
+	       (unsigned long long)((now_ns() - started) / NSEC_PER_MSEC), flood.connections);
+	check(now_ns() - started < 10 * NSEC_PER_SEC);
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_bulk_bandwidth", 0));
+	state_among_refusals(m, "end");
+	expect_state(&m->source, "end");
+	check(wait_side(&m->source) == 0);
+	check(wait_side(&m->destination) == 0);
+	check_memory(m);
+out:
+	stop_flood(&flood);
+}
+
+static void knock(struct migration *m, struct handmade *stranger, uint16_t type,
+		  const uint8_t *payload, uint16_t size, uint16_t count, const char *answer)
+{
+	char text[TEXT_MAX + 1] = "";
+	struct frame frame;
+
+	connect_by_hand(m, stranger, CHANNEL_CONTROL);
+	say(stranger, CHANNEL_CONTROL, type, 0, count, payload, size);
+	if (hear(stranger, CHANNEL_CONTROL, &frame))
+		text_decode(text, heard, frame.length);
+	check(frame.type == FRAME_REFUSE && strstr(text, answer), "%s: %s", frame_name(frame.type),
+	      text);
+	expect(&m->destination, "refused", "message", answer);
+	close(stranger->channels[CHANNEL_CONTROL]);
+}
+
+/* Nobody but the source comes in while it is away, and its place stays free for it. */
+static void test_stranger_cannot_take_a_place(struct migration *m)
+{
+	uint8_t hello[HELLO_FIXED + HELLO_REGION] = { 0 }, join[JOIN_BYTES] = { 0 };
+	struct handmade stranger;
+
+	begin(m, 1, 4 * MIB, (const char *const[]){ "--no-push", NULL }, true);
+	if (!switch_over(m))
+		return;
+	put16(hello, 1);
+	put16(hello + 4, 1);
+	put16(hello + 16, PAGE_BYTES);
+	memcpy(hello + HELLO_FIXED, &m->to[0].length, 8);
+	strcpy((char *)hello + HELLO_FIXED + 8, m->to[0].name);
+	put16(join + SESSION_SIZE, CHANNEL_URGENT);
+	knock(m, &stranger, FRAME_HELLO, hello, sizeof(hello), 1, "is under way here (state running)");
+	knock(m, &stranger, FRAME_JOIN, join, sizeof(join), 0, "JOIN names a session");
+	m->relay.refuse = true;
+	m->relay.cut = true;
+	expect_state(&m->source, "paused");
+	expect_state(&m->destination, "paused");
+	knock(m, &stranger, FRAME_HELLO, hello, sizeof(hello), 1, "is under way here (state paused)");
+	knock(m, &stranger, FRAME_JOIN, join, sizeof(join), 0, "JOIN names a session");
+	put16(join + SESSION_SIZE, PROTOCOL_VERSION);
+	knock(m, &stranger, FRAME_RESUME, join, RESUME_BYTES, 0, "RESUME names a session");
+	m->relay.refuse = false;
+	if (expect_state(&m->source, "running") && expect_state(&m->destination, "running")) {
+		struct toucher toucher;
+
+		knock(m, &stranger, FRAME_RESUME, join, RESUME_BYTES, 0, "RESUME names a session");
+		start_touching(&toucher, 1, m, 4 * MIB / PAGE, true);
+		expect_end(m);
+		stop_touching(&toucher, 1);
+		check_memory(m);
+	}
 }
 
 /* What belongs to pre-copy where it does not belong: the session ends, the next one is good. */
@@ -2185,6 +2906,15 @@ static const struct {
 	{ "a silent stranger is sent away", test_silent_stranger_is_sent_away },
 	{ "a second source is refused, the first goes on", test_second_source },
 	{ "a stranger cannot join or resume a session", test_stranger_cannot_join },
+	{ "a stranger takes no place while the source is away", test_stranger_cannot_take_a_place },
+	{ "a flood of strangers: a session begins, runs and is resumed", test_flood },
+	{ "a page that keeps coming damaged: not shown, reported once, asked for ever more seldom",
+	  test_damaged_pages },
+	{ "every page damaged three times: all arrive", test_many_damaged_pages },
+	{ "pages twice, late and out of order change nothing", test_replayed_pages },
+	{ "other frames twice: broken off and resumed, nothing lost", test_replayed_frames },
+	{ "a source given up: SIGBUS for what is missing, all else goes on", test_source_given_up },
+	{ "a source given up while it returns", test_source_given_up_while_it_returns },
 	{ "port in use: said with address and reason", test_port_in_use },
 	{ "connection refused: said with address and reason", test_connection_refused },
 	{ "something else listens there: said what it is", test_not_a_destination },

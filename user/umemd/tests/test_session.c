@@ -306,6 +306,45 @@ static void test_commands_at_the_wrong_time_change_nothing(void **state)
 	}
 }
 
+static void test_only_a_lost_source_that_handed_over_is_given_up(void **state)
+{
+	struct session session = destination_ready(), source = source_running();
+
+	(void)state;
+	assert_int_equal(session_event(&session, EVENT_GIVE_UP, error), -EBUSY);
+	happens(&session, EVENT_LOST, SESSION_PAUSED);
+	/* GO was not heard: the guest may run at its source */
+	assert_int_equal(session_event(&session, EVENT_GIVE_UP, error), -EBUSY);
+	assert_string_equal(error, "\"give up\" is not possible in state paused");
+
+	session = destination_running();
+	assert_int_equal(session_event(&session, EVENT_GIVE_UP, error), -EBUSY);
+	happens(&session, EVENT_LOST, SESSION_PAUSED);
+	comes(&session, CHANNEL_CONTROL, FRAME_RESUME, SESSION_RESUME);
+	happens(&session, EVENT_GIVE_UP, SESSION_END);
+
+	happens(&source, EVENT_LOST, SESSION_PAUSED);
+	assert_int_equal(session_event(&source, EVENT_GIVE_UP, error), -EBUSY);
+}
+
+static void test_who_does_not_know_the_secret_is_a_stranger(void **state)
+{
+	uint8_t id[SESSION_SIZE], claimed[SESSION_SIZE];
+	struct session session;
+
+	(void)state;
+	memset(id, 0xa5, sizeof(id));
+	session_init(&session, ROLE_DESTINATION);
+	assert_false(session_knows(&session, id, id));
+	comes(&session, CHANNEL_CONTROL, FRAME_HELLO, SESSION_PREPARE);
+	assert_true(session_knows(&session, id, id));
+	for (int bit = 0; bit < 8 * SESSION_SIZE; bit++) {
+		memcpy(claimed, id, sizeof(id));
+		claimed[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		assert_false(session_knows(&session, id, claimed));
+	}
+}
+
 static void test_cancel_is_possible_until_go(void **state)
 {
 	(void)state;
@@ -327,6 +366,8 @@ int main(void)
 		cmocka_unit_test(test_end_survives_a_lost_connection),
 		cmocka_unit_test(test_nothing_else_is_taken),
 		cmocka_unit_test(test_commands_at_the_wrong_time_change_nothing),
+		cmocka_unit_test(test_only_a_lost_source_that_handed_over_is_given_up),
+		cmocka_unit_test(test_who_does_not_know_the_secret_is_a_stranger),
 		cmocka_unit_test(test_cancel_is_possible_until_go),
 	};
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "umemd/socket.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,6 +66,7 @@ static void test_who_connects_to_a_path_is_named_and_heard(void **state)
 {
 	struct place *place = *state;
 	char peer[SOCKET_TEXT_MAX], wanted[64], byte = 0;
+	uint64_t origin;
 	int from, to;
 
 	assert_int_equal(listen_there(place), 0);
@@ -73,15 +75,16 @@ static void test_who_connects_to_a_path_is_named_and_heard(void **state)
 	from = connect_there(place);
 	assert_true(from >= 0);
 	assert_int_equal(socket_connected(from), 0);
-	assert_int_equal(socket_accept(place->listener.fd, &to, peer), 0);
+	assert_int_equal(socket_accept(place->listener.fd, &to, peer, &origin), 0);
 	snprintf(wanted, sizeof(wanted), "process %d of uid %u", getpid(), getuid());
 	assert_string_equal(peer, wanted);
+	assert_int_equal(origin, getuid());
 	assert_int_equal(write(from, "x", 1), 1);
 	assert_int_equal(read(to, &byte, 1), 1);
 	assert_int_equal(byte, 'x');
 	close(from);
 	close(to);
-	assert_int_equal(socket_accept(place->listener.fd, &to, peer), -EAGAIN);
+	assert_int_equal(socket_accept(place->listener.fd, &to, peer, &origin), -EAGAIN);
 }
 
 static void test_unread_bytes_are_limited(void **state)
@@ -89,11 +92,12 @@ static void test_unread_bytes_are_limited(void **state)
 	struct place *place = *state;
 	char peer[SOCKET_TEXT_MAX], chunk[4096] = { 0 };
 	size_t sent = 0;
+	uint64_t origin;
 	int from, to;
 
 	assert_int_equal(listen_there(place), 0);
 	from = connect_there(place);
-	assert_int_equal(socket_accept(place->listener.fd, &to, peer), 0);
+	assert_int_equal(socket_accept(place->listener.fd, &to, peer, &origin), 0);
 	socket_limit_unsent(from, 16384);
 	while (write(from, chunk, sizeof(chunk)) > 0)
 		sent += sizeof(chunk);
@@ -197,6 +201,37 @@ static void test_tcp_tells_its_real_port(void **state)
 	assert_in_range(port, 1, 65535);
 }
 
+static uint64_t origin_from(struct place *place, uint32_t host, unsigned int port)
+{
+	struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(host) };
+	struct sockaddr_in there = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), to;
+	char peer[SOCKET_TEXT_MAX];
+	uint64_t origin;
+
+	there.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(fd, (struct sockaddr *)&from, sizeof(from)), 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&there, sizeof(there)), 0);
+	assert_int_equal(socket_accept(place->listener.fd, &to, peer, &origin), 0);
+	close(fd);
+	close(to);
+	return origin;
+}
+
+static void test_an_address_is_one_origin_whatever_its_ports(void **state)
+{
+	struct place *place = *state;
+	unsigned int port = 0;
+	uint64_t origin;
+
+	place->uri = (struct uri){ .kind = URI_TCP, .host = "127.0.0.1" };
+	assert_int_equal(listen_there(place), 0);
+	sscanf(place->actual, "tcp:127.0.0.1:%u", &port);
+	origin = origin_from(place, 0x7f000002, port);
+	assert_int_equal(origin_from(place, 0x7f000002, port), origin);
+	assert_int_not_equal(origin_from(place, 0x7f000003, port), origin);
+}
+
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -212,6 +247,7 @@ int main(void)
 		test(test_folder_that_is_not_there_is_told),
 		test(test_long_path_is_refused_with_both_lengths),
 		test(test_tcp_tells_its_real_port),
+		test(test_an_address_is_one_origin_whatever_its_ports),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
