@@ -4,11 +4,12 @@
 #include "common/util.h"
 #include "umemd/codec.h"
 
-void precopy_begin(struct precopy *precopy, uint64_t now)
+void precopy_begin(struct precopy *precopy, uint64_t now, uint64_t cpu)
 {
 	precopy->round++;
 	precopy->step = PRECOPY_COLLECT;
 	precopy->begun_ns = now;
+	precopy->collect_ns = -cpu;
 }
 
 uint64_t precopy_expected_ms(const struct precopy *precopy, uint64_t pages)
@@ -23,12 +24,14 @@ uint64_t precopy_expected_ms(const struct precopy *precopy, uint64_t pages)
 	return ms < 1e18 ? (uint64_t)ms + (ms > (double)(uint64_t)ms) : UINT64_MAX;
 }
 
-bool precopy_collected(struct precopy *precopy, uint64_t dirty, uint64_t bytes, uint64_t now)
+bool precopy_collected(struct precopy *precopy, uint64_t dirty, uint64_t bytes, uint64_t now,
+		       uint64_t cpu)
 {
 	bool was = precopy->converged;
 
 	precopy->step = PRECOPY_SEND;
 	precopy->dirty = dirty;
+	precopy->collect_ns += cpu;
 	precopy->send_ns = now;
 	precopy->send_bytes = bytes;
 	/* In the first round every page is dirty, and that says nothing. */
@@ -49,9 +52,8 @@ void precopy_sent(struct precopy *precopy, uint64_t bytes, uint64_t now)
 
 uint64_t precopy_wait(const struct precopy *precopy, uint64_t now)
 {
-	uint64_t collecting = precopy->send_ns - precopy->begun_ns;
 	uint64_t next = precopy->begun_ns +
-			max(PRECOPY_PERIOD_NS, collecting * PRECOPY_COLLECT_PART);
+			max(PRECOPY_PERIOD_NS, precopy->collect_ns * PRECOPY_COLLECT_PART);
 
 	return next > now ? next - now : 0;
 }

@@ -30,6 +30,8 @@ enum precopy_step {
  * @round: its number, from 1 on; 0 before the first
  * @dirty: pages that were dirty when this round had collected
  * @begun_ns: when it began to collect
+ * @collect_ns: what that costs, in time of the processor: on a busy host collecting takes
+ *	long and costs no more
  * @send_ns: when it began to send
  * @send_bytes: what had gone by then
  * @rate: bytes a second; 0: not known yet
@@ -40,13 +42,13 @@ struct precopy {
 	enum precopy_step step;
 	uint64_t round;
 	uint64_t dirty;
-	uint64_t begun_ns, send_ns, send_bytes;
+	uint64_t begun_ns, collect_ns, send_ns, send_bytes;
 	uint64_t rate;
 	bool converged;
 };
 
-/* The next round begins, with PRECOPY_COLLECT. */
-void precopy_begin(struct precopy *precopy, uint64_t now);
+/* The next round begins, with PRECOPY_COLLECT. @cpu: see thread_cpu_ns() */
+void precopy_begin(struct precopy *precopy, uint64_t now, uint64_t cpu);
 
 /**
  * precopy_collected - which pages are dirty is known, send them
@@ -55,7 +57,8 @@ void precopy_begin(struct precopy *precopy, uint64_t now);
  *
  * Return: true if they are few enough, the first time that they are.
  */
-bool precopy_collected(struct precopy *precopy, uint64_t dirty, uint64_t bytes, uint64_t now);
+bool precopy_collected(struct precopy *precopy, uint64_t dirty, uint64_t bytes, uint64_t now,
+		       uint64_t cpu);
 
 /* All were sent: PRECOPY_WAIT. */
 void precopy_sent(struct precopy *precopy, uint64_t bytes, uint64_t now);

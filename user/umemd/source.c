@@ -511,7 +511,7 @@ static void begin_precopy(struct source *source)
 	source->tracking = true;
 	source->nice = getpriority(PRIO_PROCESS, 0);
 	set_nice(source, true);
-	precopy_begin(&source->precopy, now_ns());
+	precopy_begin(&source->precopy, now_ns(), thread_cpu_ns());
 }
 
 /*
@@ -561,7 +561,8 @@ static void collect_for_round(struct source *source)
 	if (!collect(source, NULL, NULL) || !tracker_is_done(&source->tracker))
 		return;
 	dirty = unsent_pages(source);
-	if (precopy_collected(precopy, dirty, source->side.progress.bytes[CHANNEL_BULK], now_ns()))
+	if (precopy_collected(precopy, dirty, source->side.progress.bytes[CHANNEL_BULK], now_ns(),
+			      thread_cpu_ns()))
 		launcher_send(&source->side.launcher,
 			      json_pack("{s:s,s:I,s:I}", "event", "converged",
 					"remaining_bytes", (json_int_t)(dirty * PAGE_BYTES),
@@ -696,7 +697,7 @@ static void precopy_turn(struct source *source)
 			end_round(source);
 	} else if (!precopy_wait(precopy, now_ns())) {
 		tracker_rewind(&source->tracker);
-		precopy_begin(precopy, now_ns());
+		precopy_begin(precopy, now_ns(), thread_cpu_ns());
 	}
 }
 

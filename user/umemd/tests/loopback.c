@@ -1263,8 +1263,8 @@ static void test_bulk_bandwidth_changes(struct migration *m)
 /* Bytes of bulk a second over five of them, while pages are asked for. */
 static void test_bulk_bandwidth_under_requests(struct migration *m)
 {
-	static const char *const extra[] = { "--max-bulk-bandwidth=2000000", NULL };
-	const json_int_t limit = 2000000;
+	static const char *const extra[] = { "--max-bulk-bandwidth=500000", NULL };
+	const json_int_t limit = 500000;
 	struct toucher touchers[4];
 	json_int_t bulk, urgent, rate;
 	uint64_t start, ns;

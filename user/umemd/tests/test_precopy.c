@@ -9,7 +9,7 @@
 #define MIB	(1ULL << 20)
 
 static struct precopy precopy;
-static uint64_t now, bytes, collecting_ms;
+static uint64_t now, cpu, bytes, collecting_ms, preempted_ms;
 
 static int setup(void **state)
 {
@@ -17,7 +17,8 @@ static int setup(void **state)
 	precopy = (struct precopy){ .limit_ms = DOWNTIME_LIMIT_MS };
 	now = START;
 	bytes = 12345;
-	collecting_ms = 0;
+	cpu = 77;
+	collecting_ms = preempted_ms = 0;
 	return 0;
 }
 
@@ -26,10 +27,11 @@ static bool turn(uint64_t dirty, uint64_t sent_bytes, uint64_t ms)
 {
 	bool little;
 
-	precopy_begin(&precopy, now);
+	precopy_begin(&precopy, now, cpu);
 	assert_int_equal(precopy.step, PRECOPY_COLLECT);
-	now += collecting_ms * NSEC_PER_MSEC;
-	little = precopy_collected(&precopy, dirty, bytes, now);
+	cpu += collecting_ms * NSEC_PER_MSEC;
+	now += (collecting_ms + preempted_ms) * NSEC_PER_MSEC;
+	little = precopy_collected(&precopy, dirty, bytes, now, cpu);
 	assert_int_equal(precopy.step, PRECOPY_SEND);
 	bytes += sent_bytes;
 	now += ms * NSEC_PER_MSEC;
@@ -102,6 +104,9 @@ static void test_rounds_do_not_follow_too_closely(void **state)
 	collecting_ms = 200;
 	turn(100, 409600, 300);
 	assert_int_equal(precopy_wait(&precopy, now), 500 * NSEC_PER_MSEC);
+	preempted_ms = 4000;	/* others had the processor meanwhile */
+	turn(100, 409600, 300);
+	assert_int_equal(precopy_wait(&precopy, now), 0);
 }
 
 int main(void)
