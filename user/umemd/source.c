@@ -19,7 +19,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -86,7 +85,6 @@ struct page_frame {
  * @wanted: how many channels of urgent and of bulk there are to be
  * @tracking: pre-copy is not over: the tracker knows what the guest writes to
  * @closing: and the last of that is found out, since nothing writes any more
- * @nice: the priority that it has while nothing but requests matters
  */
 struct source {
 	struct side side;
@@ -98,7 +96,6 @@ struct source {
 	struct precopy precopy;
 	struct tracker tracker;
 	bool tracking, closing;
-	int nice;
 	struct source_region regions[REGIONS_MAX];
 
 	struct socket_address addresses[SOCKET_ADDRESSES_MAX];
@@ -482,13 +479,6 @@ static void adjust_channels(struct source *source)
 
 /* Pre-copy: see precopy.h. */
 
-/* A guest that still runs here goes before its pages; one that waits for them does not. */
-static void set_nice(const struct source *source, bool early)
-{
-	if (source->nice < 0 && setpriority(PRIO_PROCESS, 0, early ? 0 : source->nice))
-		log_warning("priority %d cannot be had again: %s", source->nice, strerror(errno));
-}
-
 static void begin_precopy(struct source *source)
 {
 	const struct options *options = source->side.options;
@@ -507,8 +497,6 @@ static void begin_precopy(struct source *source)
 		return;
 	}
 	source->tracking = true;
-	source->nice = getpriority(PRIO_PROCESS, 0);
-	set_nice(source, true);
 	precopy_begin(&source->precopy, now_ns());
 }
 
@@ -1158,7 +1146,6 @@ static void command(void *owner, const char *name, json_t *object)
 			return;
 		}
 		source->stopped = true;
-		set_nice(source, false);
 	} else if (!strcmp(name, "go")) {
 		json_t *run = json_object_get(object, "run");
 
