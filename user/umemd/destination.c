@@ -21,10 +21,11 @@
 #include "libumem.h"
 #include "umemd/bitmap.h"
 #include "umemd/compress.h"
+#include "umemd/errands.h"
 #include "umemd/pending.h"
+#include "umemd/sandbox.h"
 #include "umemd/side.h"
 #include "umemd/socket.h"
-#include "umemd/touch.h"
 
 #define HANDSHAKE_NS		(10 * NSEC_PER_SEC)
 #define GOODBYE_NS		(2 * NSEC_PER_SEC)	/* for a REFUSE to be read */
@@ -71,8 +72,7 @@ struct stranger {
 struct destination {
 	struct side side;
 	struct pending pending;
-	struct touch touch;
-	bool touching;
+	struct errands errands;
 	struct destination_region regions[REGIONS_MAX];
 	uint32_t by_number[REGIONS_MAX];	/* the source's number to ours */
 	uint32_t nr_regions;
@@ -393,36 +393,6 @@ static void pager_ready(void *owner, uint32_t ready)
 	check_complete(destination);
 }
 
-/* Touching. */
-
-static void begin_touching(struct destination *destination)
-{
-	int err;
-
-	if (!destination->side.options->touch || destination->touching)
-		return;
-	err = touch_find(&destination->touch, getppid(), destination->side.options->region_fds,
-			 destination->nr_regions);
-	if (err)
-		log_warning("no page is touched: no other child of the launcher maps a region (%s)",
-			    strerror(-err));
-	destination->touching = !err;
-}
-
-static void touch(struct destination *destination, const struct destination_region *region,
-		  const uint64_t *pages, uint32_t count)
-{
-	int err;
-
-	if (!destination->touching)
-		return;
-	err = touch_pages(&destination->touch, region->index, pages, count);
-	if (!err)
-		return;
-	log_warning("pages are no longer touched in the guest's process: %s", strerror(-err));
-	destination->touching = false;
-}
-
 /* Pages. */
 
 /* Pages of one frame, on their way into the region. */
@@ -528,7 +498,7 @@ static void settle(struct destination *destination, struct destination_region *r
 	destination->page_ns = now;
 	for (uint32_t i = 0; i < delivery->nr_pages; i++)
 		page_is_present(destination, region, delivery->pages[i], now);
-	touch(destination, region, delivery->pages, delivery->nr_pages);
+	errands_touch(&destination->errands, region->index, delivery->pages, delivery->nr_pages);
 	count_damaged(destination, region, delivery, "asking again");
 	ask(destination, region, delivery->damaged, delivery->nr_damaged, true);
 	check_complete(destination);
@@ -871,7 +841,6 @@ static void get_ready(void *owner)
 
 static void take_go(struct destination *destination, const struct frame *frame)
 {
-	begin_touching(destination);
 	launcher_send(&destination->side.launcher,
 		      json_pack("{s:s,s:b}", "event", "go", "run",
 				!!(frame->flags & FRAME_GO_RUN)));
@@ -1492,6 +1461,20 @@ static int begin_to_listen(struct destination *destination, char actual[URI_TEXT
 	return err;
 }
 
+static int start_errands(struct destination *destination, char *error)
+{
+	const struct options *options = destination->side.options;
+	const struct errands_setup setup = {
+		.listener = destination->listening.path[0] ? &destination->listening : NULL,
+		.touch = options->touch,
+		.parent = getppid(),
+		.region_fds = options->region_fds,
+		.nr_regions = options->nr_regions,
+	};
+
+	return errands_start(&destination->errands, &setup, error);
+}
+
 static int prepare(struct destination *destination, char *error)
 {
 	const struct options *options = destination->side.options;
@@ -1520,6 +1503,11 @@ static int prepare(struct destination *destination, char *error)
 	}
 	if (err)
 		return err;
+	err = start_errands(destination, error);
+	if (!err)
+		err = sandbox_enter(SANDBOX_MIGRATE, false, error);
+	if (err)
+		return err;
 	launcher_send(&destination->side.launcher,
 		      json_pack("{s:s,s:s}", "event", "listening", "uri", actual));
 	return 0;
@@ -1532,7 +1520,9 @@ static void destroy(struct destination *destination)
 			dismiss(&destination->strangers[i]);
 	}
 	side_destroy(&destination->side);
+	errands_remove(&destination->errands, &destination->listening);
 	socket_unlisten(&destination->listening);
+	errands_stop(&destination->errands);
 	for (uint32_t i = 0; i < REGIONS_MAX; i++)
 		free(destination->regions[i].present);
 	forget_early(destination);

@@ -25,8 +25,10 @@
 #include "common/util.h"
 #include "libumem.h"
 #include "umemd/compress.h"
+#include "umemd/errands.h"
 #include "umemd/pacer.h"
 #include "umemd/precopy.h"
+#include "umemd/sandbox.h"
 #include "umemd/scheduler.h"
 #include "umemd/side.h"
 #include "umemd/socket.h"
@@ -100,6 +102,7 @@ struct source {
 
 	struct socket_address addresses[SOCKET_ADDRESSES_MAX];
 	unsigned int nr_addresses, address;
+	struct errands errands;		/* connects to them */
 	struct page_frame frames[SIDE_KINDS][CHANNELS_MAX];
 	unsigned int wanted[SIDE_KINDS];
 	struct compressor *compressor;	/* --compress */
@@ -1016,12 +1019,17 @@ static bool may_receive(const void *owner, const struct channel *channel)
 static int begin_to_connect(struct source *source, enum channel_kind kind, int *fd,
 			    char text[SOCKET_TEXT_MAX])
 {
+	int err;
+
 	if (source->side.stream) {
 		snprintf(text, SOCKET_TEXT_MAX, "%.100s", source->side.options->uri_text);
 		return stream_connect(source->side.stream, kind, fd);
 	}
 	socket_text(text, &source->addresses[source->address]);
-	return socket_connect(&source->addresses[source->address], fd);
+	err = errands_connect(&source->errands, source->address, fd);
+	if (err == -EPIPE)
+		side_fail(&source->side, "the process that makes connections has ended");
+	return err;
 }
 
 /* Returns whether there was memory for them. */
@@ -1265,12 +1273,32 @@ static int map_regions(struct source *source, char *error)
 	return 0;
 }
 
+static int prepare_to_connect(struct source *source, char *error)
+{
+	const struct options *options = source->side.options;
+	struct errands_setup setup = { .addresses = source->addresses };
+	int err;
+
+	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
+		source->side.stream = stream_open(&source->side.loop, &options->uri, NULL, NULL,
+						  error);
+		return source->side.stream ? 0 : -EIO;
+	}
+	err = socket_resolve(&options->uri, 0, source->addresses, &source->nr_addresses, error);
+	setup.nr_addresses = source->nr_addresses;
+	return err ? err : errands_start(&source->errands, &setup, error);
+}
+
 static int prepare(struct source *source, char *error)
 {
 	const struct options *options = source->side.options;
 	uint64_t pages[REGIONS_MAX];
 	int err;
 
+	/* First: what it forks shall not have the regions mapped. */
+	err = prepare_to_connect(source, error);
+	if (err)
+		return err;
 	err = map_regions(source, error);
 	if (err)
 		return err;
@@ -1299,12 +1327,7 @@ static int prepare(struct source *source, char *error)
 		snprintf(error, CODEC_ERROR_MAX, "no random numbers: %s", strerror(errno));
 		return -EIO;
 	}
-	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
-		source->side.stream = stream_open(&source->side.loop, &options->uri, NULL, NULL,
-						  error);
-		return source->side.stream ? 0 : -EIO;
-	}
-	return socket_resolve(&options->uri, 0, source->addresses, &source->nr_addresses, error);
+	return sandbox_enter(SANDBOX_MIGRATE, false, error);
 }
 
 static const struct side_role role = {
@@ -1352,6 +1375,7 @@ int source_run(const struct options *options)
 
 	status = source->side.exit_status;
 	side_destroy(&source->side);
+	errands_stop(&source->errands);
 	end_precopy(source);
 	scheduler_destroy(&source->scheduler);
 	compressor_free(source->compressor);
