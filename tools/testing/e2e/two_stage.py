@@ -65,9 +65,12 @@ def hybrid_moves_when_it_is_told(pair):
     expect(not source.event("STOP"), "the guest was stopped before anybody wanted it")
     expect_priority(a, 0)
 
+    source.type("migrate_set_parameter max-postcopy-bandwidth 10k")
     source.type("migrate_start_postcopy")
-    destination.wait_event("RESUME")
+    source.wait_event("GO")
     expect_priority(a, -15)
+    source.type("migrate_set_parameter max-postcopy-bandwidth 0")
+    destination.wait_event("RESUME")
     source.ask("migrate_start_postcopy", r"has moved to")
     source.ask("migrate_cancel", r"cannot be called back")
     vm.wait_end(source, destination)
