@@ -19,7 +19,7 @@
  * by more than 1 Gbit/s, lose 18 % of bulk with half of the most, nothing with all of it.
  * On a slower link it is the time that counts, for an answer may have to wait that long.
  */
-#define WINDOW_SPARE_NS		(5 * NSEC_PER_MSEC)
+#define WINDOW_SPARE_NS		(10 * NSEC_PER_MSEC)
 #define WINDOW_SPARE_MIN	(8 * 1024)
 #define WINDOW_SPARE_MAX	(256 * 1024)
 #define WINDOW_RATE_MAX		100000000000ULL

@@ -45,8 +45,8 @@ static void test_on_a_slow_path_an_answer_waits_for_little(void **state)
 
 	(void)state;
 	window_set(&window, rate, NSEC_PER_MSEC, START);
-	assert_true(window.bytes + window_frame(&window) <= rate / 100);
-	assert_in_range(window_frame(&window), PAGE, rate / 250);
+	assert_true(window.bytes + window_frame(&window) <= rate / 50);
+	assert_in_range(window_frame(&window), PAGE, rate / 100);
 	window_set(&window, 1000, NSEC_PER_MSEC, START);
 	assert_in_range(window_frame(&window), PAGE, 2 * PAGE);
 }
