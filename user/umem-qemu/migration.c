@@ -653,6 +653,7 @@ static void start_stream(struct migration *m)
 static void switch_over(struct migration *m)
 {
 	m->phase = PHASE_SWITCH;
+	m->ops->hurry_umemd(m->context);
 	tell(m, json_pack("{s:s}", "cmd", "stopped"));
 	ask(m, ASK_CONTINUE, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"));
 	m->ops->set_timer(m->context, SWITCH_TIMEOUT_MS);

@@ -89,6 +89,8 @@ struct migration_ops {
 	char *(*start_umemd)(void *context, enum migration_role role, const char *uri,
 			     const struct hmp_command *command);
 	void (*tell_umemd)(void *context, json_t *command);
+	/* the guest has stopped and waits for umemd */
+	void (*hurry_umemd)(void *context);
 	/* umemd is of no more use: see that it ends */
 	void (*stop_umemd)(void *context);
 	/* @with_stream: QEMU's end of the device state stream goes with the command */

@@ -409,6 +409,14 @@ static void tell_umemd(void *context, json_t *command)
 		json_decref(command);
 }
 
+static void hurry_umemd(void *context)
+{
+	struct supervisor *s = context;
+
+	if (s->umemd)
+		umemd_hurry(s->umemd);
+}
+
 static void stop_umemd(void *context)
 {
 	struct supervisor *s = context;
@@ -504,6 +512,7 @@ static void give_up(void *context, const char *reason)
 static const struct migration_ops migration_ops = {
 	.start_umemd = start_umemd,
 	.tell_umemd = tell_umemd,
+	.hurry_umemd = hurry_umemd,
 	.stop_umemd = stop_umemd,
 	.ask_qemu = ask_qemu,
 	.set_timer = set_timer,

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -164,7 +165,8 @@ static pid_t start_process(const struct umemd_setup *setup, int control_fd, int 
 		.nr_fds = setup->nr_regions + 2,
 		.no_input = true,
 		.own_session = true,
-		.nice = UMEMD_NICE,
+		/* A guest that still runs here goes before its pages. */
+		.nice = setup->command && setup->command->precopy ? 0 : UMEMD_NICE,
 	};
 	pid_t pid;
 
@@ -239,6 +241,12 @@ void umemd_tell(struct umemd *umemd, json_t *command)
 	if (err)
 		log_warning("umemd (pid %d) does not listen: %s", umemd->pid, strerror(-err));
 	flush(umemd);
+}
+
+void umemd_hurry(const struct umemd *umemd)
+{
+	/* A session of its own: with the processes that it has started. Not everybody may. */
+	setpriority(PRIO_PGRP, (id_t)umemd->pid, UMEMD_NICE);
 }
 
 void umemd_dismiss(struct umemd *umemd)

@@ -64,6 +64,13 @@ pid_t umemd_pid(const struct umemd *umemd);
 void umemd_tell(struct umemd *umemd, json_t *command);
 
 /**
+ * umemd_hurry - the guest waits for its pages, which go before the work of others now
+ *
+ * From the start they do so, too, unless pre-copy comes first.
+ */
+void umemd_hurry(const struct umemd *umemd);
+
+/**
  * umemd_dismiss - it is to end by itself; after a moment it is killed
  */
 void umemd_dismiss(struct umemd *umemd);

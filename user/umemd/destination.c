@@ -22,10 +22,11 @@
 #include "umemd/bitmap.h"
 #include "umemd/compress.h"
 #include "umemd/damage.h"
+#include "umemd/errands.h"
 #include "umemd/pending.h"
+#include "umemd/sandbox.h"
 #include "umemd/side.h"
 #include "umemd/strangers.h"
-#include "umemd/touch.h"
 
 #define HANDSHAKE_NS		(10 * NSEC_PER_SEC)
 #define END_NS			(60 * NSEC_PER_SEC)	/* for a source that lost END */
@@ -66,8 +67,7 @@ struct destination {
 	struct damage damage;
 	uint64_t damage_told_ns;
 	uint64_t overflow_ns;		/* when what does not fit there was last asked for */
-	struct touch touch;
-	bool touching;
+	struct errands errands;
 	struct destination_region regions[REGIONS_MAX];
 	uint32_t by_number[REGIONS_MAX];	/* the source's number to ours */
 	uint32_t nr_regions;
@@ -400,36 +400,6 @@ static void pager_ready(void *owner, uint32_t ready)
 	check_complete(destination);
 }
 
-/* Touching. */
-
-static void begin_touching(struct destination *destination)
-{
-	int err;
-
-	if (!destination->side.options->touch || destination->touching)
-		return;
-	err = touch_find(&destination->touch, getppid(), destination->side.options->region_fds,
-			 destination->nr_regions);
-	if (err)
-		log_warning("no page is touched: no other child of the launcher maps a region (%s)",
-			    strerror(-err));
-	destination->touching = !err;
-}
-
-static void touch(struct destination *destination, const struct destination_region *region,
-		  const uint64_t *pages, uint32_t count)
-{
-	int err;
-
-	if (!destination->touching)
-		return;
-	err = touch_pages(&destination->touch, region->index, pages, count);
-	if (!err)
-		return;
-	log_warning("pages are no longer touched in the guest's process: %s", strerror(-err));
-	destination->touching = false;
-}
-
 /* Pages. */
 
 /* Pages of one frame, on their way into the region. */
@@ -576,7 +546,7 @@ static void settle(struct destination *destination, struct destination_region *r
 	destination->page_ns = now;
 	for (uint32_t i = 0; i < delivery->nr_pages; i++)
 		page_is_present(destination, region, delivery->pages[i], now);
-	touch(destination, region, delivery->pages, delivery->nr_pages);
+	errands_touch(&destination->errands, region->index, delivery->pages, delivery->nr_pages);
 	count_damaged(destination, region, delivery, "asking again");
 	ask_for_damaged(destination, region, delivery);
 	check_complete(destination);
@@ -959,7 +929,6 @@ static void turn(void *owner)
 
 static void take_go(struct destination *destination, const struct frame *frame)
 {
-	begin_touching(destination);
 	launcher_send(&destination->side.launcher,
 		      json_pack("{s:s,s:b}", "event", "go", "run",
 				!!(frame->flags & FRAME_GO_RUN)));
@@ -1507,6 +1476,20 @@ static int open_region(struct destination *destination, uint32_t index, char *er
 	return 0;
 }
 
+static int start_errands(struct destination *destination, char *error)
+{
+	const struct options *options = destination->side.options;
+	const struct errands_setup setup = {
+		.listener = destination->strangers.listening.path[0] ? &destination->strangers.listening : NULL,
+		.touch = options->touch,
+		.parent = getppid(),
+		.region_fds = options->region_fds,
+		.nr_regions = options->nr_regions,
+	};
+
+	return errands_start(&destination->errands, &setup, error);
+}
+
 static int prepare(struct destination *destination, char *error)
 {
 	const struct options *options = destination->side.options;
@@ -1535,6 +1518,11 @@ static int prepare(struct destination *destination, char *error)
 	}
 	if (err)
 		return err;
+	err = start_errands(destination, error);
+	if (!err)
+		err = sandbox_enter(SANDBOX_MIGRATE, false, error);
+	if (err)
+		return err;
 	launcher_send(&destination->side.launcher,
 		      json_pack("{s:s,s:s}", "event", "listening", "uri", actual));
 	return 0;
@@ -1542,8 +1530,10 @@ static int prepare(struct destination *destination, char *error)
 
 static void destroy(struct destination *destination)
 {
+	errands_remove(&destination->errands, &destination->strangers.listening);
 	strangers_destroy(&destination->strangers);
 	side_destroy(&destination->side);
+	errands_stop(&destination->errands);
 	for (uint32_t i = 0; i < REGIONS_MAX; i++)
 		free(destination->regions[i].present);
 	forget_early(destination);

@@ -75,6 +75,8 @@ int launcher_init(struct launcher *launcher, struct loop *loop, int fd)
 
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		return -errno;
+	/* Else it is taken from a file when it is first needed, which is too late in a sandbox. */
+	json_object_seed(0);
 	launcher->loop = loop;
 	launcher->gone = false;
 	launcher->watch = (struct watch){

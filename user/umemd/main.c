@@ -1,16 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "common/log.h"
 #include "umemd/destination.h"
 #include "umemd/options.h"
+#include "umemd/sandbox.h"
 #include "umemd/source.h"
+
+static int close_others(const struct options *options)
+{
+	int keep[REGIONS_MAX + 3];
+	size_t nr = 0;
+
+	for (uint32_t i = 0; i < options->nr_regions; i++)
+		keep[nr++] = options->region_fds[i];
+	keep[nr++] = options->control_fd;
+	keep[nr++] = options->state_fd;
+	if (options->uri.kind == URI_FD)
+		keep[nr++] = options->uri.fd;
+	return sandbox_close_others(keep, nr);
+}
 
 int main(int argc, char **argv)
 {
 	static struct options options;
 	char error[OPTIONS_ERROR_MAX];
+	int err;
 
 	log_init("umemd", LOG_LEVEL_INFO);
 	switch (options_parse(&options, argc, argv, error)) {
@@ -28,6 +45,11 @@ int main(int argc, char **argv)
 		break;
 	}
 	signal(SIGPIPE, SIG_IGN);
+	err = close_others(&options);
+	if (err) {
+		log_error("cannot close descriptors that are not in the options: %s", strerror(-err));
+		return 1;
+	}
 	/* ^C at a terminal is for the launcher, which decides what it means. */
 	signal(SIGINT, SIG_IGN);
 

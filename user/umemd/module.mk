@@ -4,11 +4,12 @@ umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c ume
 	umemd/codec.c umemd/session.c umemd/scheduler.c umemd/histogram.c umemd/pending.c \
 	umemd/blocktime.c umemd/damage.c umemd/pacer.c umemd/window.c umemd/precopy.c \
 	umemd/tracker.c umemd/compress.c umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c \
-	umemd/socket.c umemd/strangers.c umemd/mux.c \
+	umemd/socket.c umemd/strangers.c umemd/mux.c umemd/sandbox.c umemd/errands.c \
 	umemd/stream.c umemd/launcher.c $(common-src)
+umemd-libs := $(shell $(PKG_CONFIG) --libs libseccomp libcap-ng)
 
 umemd-tests := codec scheduler session histogram pending damage blocktime progress pacer window \
-	precopy compress touch options channel socket strangers mux stream
+	precopy compress touch options channel socket strangers mux stream sandbox errands
 
 umemd-test_codec-src     := umemd/codec.c
 umemd-test_scheduler-src := umemd/scheduler.c
@@ -31,6 +32,9 @@ umemd-test_socket-src    := umemd/socket.c common/runtime.c common/text.c common
 umemd-test_strangers-src := umemd/strangers.c umemd/socket.c umemd/launcher.c umemd/channel.c \
 			    umemd/codec.c umemd/loop.c common/jsonl.c common/runtime.c \
 			    common/text.c common/uri.c common/log.c
+umemd-test_sandbox-src   := umemd/sandbox.c
+umemd-test_errands-src   := umemd/errands.c umemd/sandbox.c umemd/touch.c umemd/socket.c \
+			    common/runtime.c common/text.c common/uri.c common/log.c
 umemd-test_channel-src   := umemd/channel.c umemd/codec.c umemd/loop.c
 
 # Both roles in one host that has /dev/umem: loopback path/of/umemd

@@ -14,7 +14,9 @@
 
 const char options_help[] =
 "umemd moves the memory of a guest to another host while the guest runs there.\n"
-"It is started by umem-qemu, with every descriptor it needs already open.\n"
+"It is started by umem-qemu, with every descriptor it needs already open. Before it\n"
+"speaks to the other side it gives up all rights that it can do without: see\n"
+"\"Privileges\" in Documentation/operations.rst.\n"
 "\n"
 "  umemd source OPTIONS        the guest is here: send its pages\n"
 "  umemd destination OPTIONS   the guest comes here: bring its pages\n"
@@ -45,8 +47,8 @@ const char options_help[] =
 "destination only:\n"
 "  --no-prealloc           do not take the memory before the guest moves\n"
 "  --touch                 touch each page, once it is there, in the other children\n"
-"                          of the launcher that map it, so that it is no fault\n"
-"                          there any more\n"
+"                          of the launcher that map it when this one is started, so\n"
+"                          that it is no fault there any more\n"
 "\n"
 "Exit status: 0 done, 1 failed, 2 wrong use.\n";
 

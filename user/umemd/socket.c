@@ -207,15 +207,20 @@ int socket_listen(const struct uri *uri, struct socket_listener *listener,
 	return listen_unix(uri, listener, actual, error);
 }
 
-void socket_unlisten(struct socket_listener *listener)
+void socket_remove(const struct socket_listener *listener)
 {
 	struct stat st;
 
-	if (listener->fd < 0)
-		return;
 	if (listener->path[0] && !lstat(listener->path, &st) && st.st_dev == listener->device &&
 	    st.st_ino == listener->inode)
 		unlink(listener->path);
+}
+
+void socket_unlisten(struct socket_listener *listener)
+{
+	if (listener->fd < 0)
+		return;
+	socket_remove(listener);
 	close(listener->fd);
 	listener->fd = -1;
 }

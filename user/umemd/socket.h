@@ -54,6 +54,9 @@ void socket_text(char text[SOCKET_TEXT_MAX], const struct socket_address *addres
 int socket_listen(const struct uri *uri, struct socket_listener *listener,
 		  char actual[URI_TEXT_MAX], char *error);
 
+/* Removes the file that it made, unless another is there now. */
+void socket_remove(const struct socket_listener *listener);
+
 /* Closes it, and removes the file that it made. Nothing if @fd is -1. */
 void socket_unlisten(struct socket_listener *listener);
 

@@ -19,15 +19,16 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/log.h"
 #include "common/util.h"
 #include "libumem.h"
 #include "umemd/compress.h"
+#include "umemd/errands.h"
 #include "umemd/pacer.h"
 #include "umemd/precopy.h"
+#include "umemd/sandbox.h"
 #include "umemd/scheduler.h"
 #include "umemd/side.h"
 #include "umemd/socket.h"
@@ -86,7 +87,6 @@ struct page_frame {
  * @wanted: how many channels of urgent and of bulk there are to be
  * @tracking: pre-copy is not over: the tracker knows what the guest writes to
  * @closing: and the last of that is found out, since nothing writes any more
- * @nice: the priority that it has while nothing but requests matters
  */
 struct source {
 	struct side side;
@@ -98,11 +98,11 @@ struct source {
 	struct precopy precopy;
 	struct tracker tracker;
 	bool tracking, closing;
-	int nice;
 	struct source_region regions[REGIONS_MAX];
 
 	struct socket_address addresses[SOCKET_ADDRESSES_MAX];
 	unsigned int nr_addresses, address;
+	struct errands errands;		/* connects to them */
 	struct page_frame frames[SIDE_KINDS][CHANNELS_MAX];
 	unsigned int wanted[SIDE_KINDS];
 	struct compressor *compressor;	/* --compress */
@@ -484,13 +484,6 @@ static void adjust_channels(struct source *source)
 
 /* Pre-copy: see precopy.h. */
 
-/* A guest that still runs here goes before its pages; one that waits for them does not. */
-static void set_nice(const struct source *source, bool early)
-{
-	if (source->nice < 0 && setpriority(PRIO_PROCESS, 0, early ? 0 : source->nice))
-		log_warning("priority %d cannot be had again: %s", source->nice, strerror(errno));
-}
-
 static void begin_precopy(struct source *source)
 {
 	const struct options *options = source->side.options;
@@ -509,8 +502,6 @@ static void begin_precopy(struct source *source)
 		return;
 	}
 	source->tracking = true;
-	source->nice = getpriority(PRIO_PROCESS, 0);
-	set_nice(source, true);
 	precopy_begin(&source->precopy, now_ns(), thread_cpu_ns());
 }
 
@@ -1031,12 +1022,17 @@ static bool may_receive(const void *owner, const struct channel *channel)
 static int begin_to_connect(struct source *source, enum channel_kind kind, int *fd,
 			    char text[SOCKET_TEXT_MAX])
 {
+	int err;
+
 	if (source->side.stream) {
 		snprintf(text, SOCKET_TEXT_MAX, "%.100s", source->side.options->uri_text);
 		return stream_connect(source->side.stream, kind, fd);
 	}
 	socket_text(text, &source->addresses[source->address]);
-	return socket_connect(&source->addresses[source->address], fd);
+	err = errands_connect(&source->errands, source->address, fd);
+	if (err == -EPIPE)
+		side_fail(&source->side, "the process that makes connections has ended");
+	return err;
 }
 
 /* Returns whether there was memory for them. */
@@ -1161,7 +1157,6 @@ static void command(void *owner, const char *name, json_t *object)
 			return;
 		}
 		source->stopped = true;
-		set_nice(source, false);
 	} else if (!strcmp(name, "go")) {
 		json_t *run = json_object_get(object, "run");
 
@@ -1281,12 +1276,32 @@ static int map_regions(struct source *source, char *error)
 	return 0;
 }
 
+static int prepare_to_connect(struct source *source, char *error)
+{
+	const struct options *options = source->side.options;
+	struct errands_setup setup = { .addresses = source->addresses };
+	int err;
+
+	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
+		source->side.stream = stream_open(&source->side.loop, &options->uri, NULL, NULL,
+						  error);
+		return source->side.stream ? 0 : -EIO;
+	}
+	err = socket_resolve(&options->uri, 0, source->addresses, &source->nr_addresses, error);
+	setup.nr_addresses = source->nr_addresses;
+	return err ? err : errands_start(&source->errands, &setup, error);
+}
+
 static int prepare(struct source *source, char *error)
 {
 	const struct options *options = source->side.options;
 	uint64_t pages[REGIONS_MAX];
 	int err;
 
+	/* First: what it forks shall not have the regions mapped. */
+	err = prepare_to_connect(source, error);
+	if (err)
+		return err;
 	err = map_regions(source, error);
 	if (err)
 		return err;
@@ -1315,12 +1330,7 @@ static int prepare(struct source *source, char *error)
 		snprintf(error, CODEC_ERROR_MAX, "no random numbers: %s", strerror(errno));
 		return -EIO;
 	}
-	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
-		source->side.stream = stream_open(&source->side.loop, &options->uri, NULL, NULL,
-						  error);
-		return source->side.stream ? 0 : -EIO;
-	}
-	return socket_resolve(&options->uri, 0, source->addresses, &source->nr_addresses, error);
+	return sandbox_enter(SANDBOX_MIGRATE, false, error);
 }
 
 static const struct side_role role = {
@@ -1368,6 +1378,7 @@ int source_run(const struct options *options)
 
 	status = source->side.exit_status;
 	side_destroy(&source->side);
+	errands_stop(&source->errands);
 	end_precopy(source);
 	scheduler_destroy(&source->scheduler);
 	compressor_free(source->compressor);

@@ -3,12 +3,12 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "umemd/codec.h"
@@ -25,55 +25,98 @@ int touch_parse(const char *text, struct touch_line *line)
 	return 0;
 }
 
-static void add_maps(struct touch *touch, pid_t pid, const struct stat *regions,
-		     uint32_t nr_regions)
+/* A piece of a region that is mapped in a process. */
+static void add_map(struct touch *touch, int memory, uint32_t region,
+		    const struct touch_line *line)
 {
-	char path[64], *text = NULL;
-	struct touch_line line;
-	size_t size = 0;
-	FILE *file;
+	touch->maps[touch->nr_maps++] = (struct touch_map){
+		.memory = memory,
+		.region = region,
+		.start = line->start,
+		.length = line->end - line->start,
+		.offset = line->offset,
+	};
+}
+
+/* Which region a line is about; @nr_regions if about none. */
+static uint32_t region_of(const struct touch_line *line, const struct stat *regions,
+			  uint32_t nr_regions)
+{
+	uint32_t i = 0;
+
+	while (i < nr_regions && (line->inode != regions[i].st_ino ||
+				  line->device != regions[i].st_dev))
+		i++;
+	return i;
+}
+
+static FILE *open_maps(pid_t pid)
+{
+	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
-	file = fopen(path, "re");
-	if (!file)
-		return;
-	while (touch->nr_maps < TOUCH_MAPS_MAX && getline(&text, &size, file) > 0) {
-		if (touch_parse(text, &line))
+	return fopen(path, "re");
+}
+
+static int open_memory(pid_t pid)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int add_maps(struct touch *touch, pid_t pid, const struct stat *regions,
+		    uint32_t nr_regions)
+{
+	FILE *file = open_maps(pid);
+	int memory = -1, err = 0;
+	struct touch_line line;
+	char *text = NULL;
+	size_t size = 0;
+
+	while (file && !err && touch->nr_maps < TOUCH_MAPS_MAX && getline(&text, &size, file) > 0) {
+		uint32_t region = nr_regions;
+
+		if (!touch_parse(text, &line))
+			region = region_of(&line, regions, nr_regions);
+		if (region == nr_regions)
 			continue;
-		for (uint32_t i = 0; i < nr_regions; i++) {
-			if (line.inode != regions[i].st_ino || line.device != regions[i].st_dev)
-				continue;
-			touch->maps[touch->nr_maps++] = (struct touch_map){
-				.pid = pid,
-				.region = i,
-				.start = line.start,
-				.length = line.end - line.start,
-				.offset = line.offset,
-			};
-			break;
+		if (memory < 0) {
+			memory = touch->nr_processes < TOUCH_PROCESSES_MAX ? open_memory(pid) :
+									      -EMFILE;
+			if (memory >= 0)
+				touch->processes[touch->nr_processes++] = memory;
 		}
+		if (memory < 0)
+			err = memory;
+		else
+			add_map(touch, memory, region, &line);
 	}
 	free(text);
-	fclose(file);
+	if (file)
+		fclose(file);
+	return err;
 }
 
 /* The children of one thread; they are those of the whole process together. */
-static void add_children(struct touch *touch, pid_t parent, const char *thread,
-			 const struct stat *regions, uint32_t nr_regions)
+static int add_children(struct touch *touch, pid_t parent, const char *thread,
+			const struct stat *regions, uint32_t nr_regions)
 {
+	int pid, err = 0;
 	char path[300];
 	FILE *file;
-	int pid;
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%s/children", (int)parent, thread);
 	file = fopen(path, "re");
 	if (!file)
-		return;
-	while (fscanf(file, "%d", &pid) == 1) {
-		if (pid != getpid())
-			add_maps(touch, pid, regions, nr_regions);
-	}
+		return 0;
+	while (!err && fscanf(file, "%d", &pid) == 1)
+		err = add_maps(touch, pid, regions, nr_regions);
 	fclose(file);
+	return err;
 }
 
 int touch_find(struct touch *touch, pid_t parent, const int *fds, uint32_t nr_regions)
@@ -82,8 +125,9 @@ int touch_find(struct touch *touch, pid_t parent, const int *fds, uint32_t nr_re
 	struct dirent *entry;
 	char path[64];
 	DIR *threads;
+	int err = 0;
 
-	touch->nr_maps = 0;
+	touch->nr_maps = touch->nr_processes = 0;
 	for (uint32_t i = 0; i < nr_regions; i++) {
 		if (fstat(fds[i], &regions[i]))
 			return -errno;
@@ -92,50 +136,39 @@ int touch_find(struct touch *touch, pid_t parent, const int *fds, uint32_t nr_re
 	threads = opendir(path);
 	if (!threads)
 		return -errno;
-	while ((entry = readdir(threads))) {
+	while (!err && (entry = readdir(threads))) {
 		if (entry->d_name[0] != '.')
-			add_children(touch, parent, entry->d_name, regions, nr_regions);
+			err = add_children(touch, parent, entry->d_name, regions, nr_regions);
 	}
 	closedir(threads);
-	return touch->nr_maps ? 0 : -ENOENT;
+	return err || touch->nr_maps ? err : -ENOENT;
 }
 
-static int touch_map(struct touch *touch, const struct touch_map *map, const uint64_t *pages,
-		     uint32_t count)
+static int touch_page(struct touch *touch, const struct touch_map *map, uint64_t offset)
 {
-	struct iovec there[TOUCH_PAGES_MAX];
-	uint8_t bytes[TOUCH_PAGES_MAX];
-	struct iovec here = { bytes, 0 };
+	uint8_t byte;
 	ssize_t n;
 
-	for (uint32_t i = 0; i < count; i++) {
-		uint64_t offset = pages[i] * PAGE_BYTES;
-
-		if (offset < map->offset || offset - map->offset >= map->length)
-			continue;
-		there[here.iov_len++] = (struct iovec){
-			(void *)(uintptr_t)(map->start + (offset - map->offset)), 1,
-		};
-	}
-	if (!here.iov_len)
+	if (offset < map->offset || offset - map->offset >= map->length)
 		return 0;
-	n = process_vm_readv(map->pid, &here, 1, there, here.iov_len, 0);
+	n = pread(map->memory, &byte, 1, (off_t)(map->start + (offset - map->offset)));
 	if (n < 0)
 		return -errno;
 	touch->touched += (uint64_t)n;
-	return 0;
+	return n ? 0 : -ESRCH;
 }
 
 int touch_pages(struct touch *touch, uint32_t region, const uint64_t *pages, uint32_t count)
 {
 	for (uint32_t i = 0; i < touch->nr_maps; i++) {
-		int err;
-
 		if (touch->maps[i].region != region)
 			continue;
-		err = touch_map(touch, &touch->maps[i], pages, count);
-		if (err)
-			return err;
+		for (uint32_t k = 0; k < count; k++) {
+			int err = touch_page(touch, &touch->maps[i], pages[k] * PAGE_BYTES);
+
+			if (err)
+				return err;
+		}
 	}
 	return 0;
 }

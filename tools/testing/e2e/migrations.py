@@ -167,6 +167,37 @@ def guest_moves_through_a_command(pair):
     check_guest(destination)
 
 
+ORDINARY = 4242
+
+
+def guest_of_an_ordinary_user_moves(pair):
+    """Who may open /dev/umem and /dev/kvm needs no more; umemd only gets no better priority."""
+    a, b = pair
+    for host in pair:
+        host.run(f"chgrp {ORDINARY} /dev/umem /dev/kvm && chmod 660 /dev/umem /dev/kvm", check=True)
+    destination = vm.Guest(b, "destination", incoming=INCOMING, user=ORDINARY,
+                           options="-postcopy-flags 1").start()
+    source = vm.Guest(a, "source", user=ORDINARY).boot()
+    source.type("migrate_set_capability postcopy-ram on")
+    source.wait_ops(500)
+    source.type("migrate_set_parameter max-postcopy-bandwidth 1M")
+    source.type(f"migrate -d tcp:{b.ip}:{PORT}")
+    source.type("migrate_start_postcopy")
+    destination.wait_event("RESUME")
+    for host, processes in ((a, 2), (b, 2)):
+        seen = host.run("ps -o ni=,uid= -p $(pgrep -d, '^umemd')", check=True).out.split()
+        expect(seen == ["0", str(ORDINARY)] * processes,
+               f"nice and uid of umemd and its errands are {seen}")
+        status = host.run("grep -h 'Seccomp:' $(pgrep '^umemd' | sed 's,.*,/proc/&/status,')").out
+        expect(status.split() == ["Seccomp:", "2"] * processes, f"their status says {status}")
+    source.type("migrate_set_parameter max-postcopy-bandwidth 0")
+    vm.wait_end(source, destination)
+    for guest in (source, destination):
+        for word in ("warning:", "error:"):
+            expect(word not in guest.job.output(), f"{guest.name} says {guest.job.output()}")
+    check_guest(destination)
+
+
 def destination_killed_before_go_leaves_the_guest_running(pair):
     a, b = pair
     destination = vm.Guest(b, "destination", incoming=INCOMING).start()
@@ -250,6 +281,7 @@ TESTS = [
     paused_guest_moves_and_another_process_sees_it,
     never_started_guest_moves,
     guest_moves_through_a_command,
+    guest_of_an_ordinary_user_moves,
     destination_killed_before_go_leaves_the_guest_running,
     cancel_before_go_leaves_the_guest_running,
     distribution_guest_keeps_its_files,

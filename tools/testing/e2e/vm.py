@@ -92,18 +92,22 @@ class Guest:
     """One QEMU in a host, with its monitor on standard input and the guest's port in a log."""
 
     def __init__(self, host, name, incoming=None, memory_mib=256, threads=4, pages=None,
-                 mode="churn", rate=None, options="", launcher=None, kvm=True):
+                 mode="churn", rate=None, options="", launcher=None, kvm=True, user=None):
         self.host = host
         self.name = name
         self.log = host.dir / f"{name}.guest.log"
         self._port = f"/run/{name}.port"
         launcher = launcher or f"{BIN / 'umem-qemu'} {'-postcopy' if incoming else ''}"
+        console = f"file:{host.dir}/{name}.console.log"
+        if user:
+            launcher = f"setpriv --reuid={user} --regid={user} --clear-groups {launcher}"
+            console = "null"  # the folder is root's
         append = f"console=ttyS0 quiet panic=-1 umem.port=virtio umem.threads={threads}" \
                  f" umem.mode={mode}" + (f" umem.pages={pages}" if pages else "") \
                  + (f" umem.rate={rate}" if rate else "")
         # A virtio port wants its other end open at all times, which a FIFO is.
         self.command = (
-            f"rm -f {self._port}.*; mkfifo {self._port}.in {self._port}.out;"
+            f"rm -f {self._port}.*; mkfifo -m 666 {self._port}.in {self._port}.out;"
             f" cat {self._port}.out >{self.log} &"
             f" exec {launcher} -name {name} {'-accel kvm -cpu host' if kvm else '-accel tcg'}"
             f" -m {memory_mib} -nodefaults -no-reboot -display none -vga none"
@@ -111,7 +115,7 @@ class Guest:
             f" -device virtio-serial-pci"
             f" -chardev pipe,id=guest,path={self._port}"
             f" -device virtserialport,chardev=guest"
-            f" -serial file:{host.dir}/{name}.console.log -monitor stdio"
+            f" -serial {console} -monitor stdio"
             + (f" -incoming {incoming}" if incoming else "") + (f" {options}" if options else ""))
         self.job = None
         _guests.setdefault(host, []).append(self)

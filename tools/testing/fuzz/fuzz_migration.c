@@ -122,6 +122,12 @@ static void stop_umemd(void *context)
 	(void)context;
 }
 
+static void hurry_umemd(void *context)
+{
+	(void)context;
+	must(w.migration.role == MIGRATION_SOURCE && !w.went);
+}
+
 static void ask_qemu(void *context, enum migration_question question, const char *command,
 		     json_t *arguments, bool with_stream)
 {
@@ -177,6 +183,7 @@ static const struct migration_ops ops = {
 	.start_umemd = start_umemd,
 	.tell_umemd = tell_umemd,
 	.stop_umemd = stop_umemd,
+	.hurry_umemd = hurry_umemd,
 	.ask_qemu = ask_qemu,
 	.set_timer = set_timer,
 	.say = say,

@@ -34,6 +34,10 @@ def wait_until(condition, timeout=10):
     return True
 
 
+REFUSED = ('audit: type=1326 audit(1763733071.100:2): auid=0 uid=0 gid=0 ses=1 subj=unconfined pid=77'
+           ' comm="{}" exe="/usr/bin/it" sig=0 arch=c000003e syscall={} compat=0 ip=0x7f code=0x50000')
+
+
 class KernelComplaints(unittest.TestCase):
     def test_every_kind_is_recognised(self):
         for line in ("WARNING: CPU: 0 PID: 1 at mm/memory.c:1 fault+0x1/0x2 [umem]",
@@ -54,6 +58,7 @@ class KernelComplaints(unittest.TestCase):
                      "UBSAN: array-index-out-of-bounds in kernel/region.c:1:2",
                      "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
                      "refcount_t: underflow; use-after-free.",
+                     REFUSED.format("umemd-errands", 262),
                      "Kernel panic - not syncing: Fatal exception"):
             with self.subTest(line):
                 self.assertRegex(line, lab.KERNEL_COMPLAINTS)
@@ -61,7 +66,8 @@ class KernelComplaints(unittest.TestCase):
     def test_boot_messages_are_not_complaints(self):
         for line in ("Speculative Return Stack Overflow: WARNING: See https://kernel.org/doc",
                      "umem: loading out-of-tree module taints kernel.",
-                     "rcu: Hierarchical SRCU implementation."):
+                     "rcu: Hierarchical SRCU implementation.",
+                     REFUSED.format("umemd", 2), REFUSED.format("qemu", 262)):
             with self.subTest(line):
                 self.assertNotRegex(line, lab.KERNEL_COMPLAINTS)
 

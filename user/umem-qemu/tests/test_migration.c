@@ -77,6 +77,13 @@ static void tell_umemd(void *context, json_t *command)
 	json_decref(command);
 }
 
+static void hurry_umemd(void *context)
+{
+	struct world *w = context;
+
+	text_add(&w->did, "hurry umemd\n");
+}
+
 static void stop_umemd(void *context)
 {
 	struct world *w = context;
@@ -149,6 +156,7 @@ static uint64_t now_us(void *context)
 static const struct migration_ops ops = {
 	.start_umemd = start_umemd,
 	.tell_umemd = tell_umemd,
+	.hurry_umemd = hurry_umemd,
 	.stop_umemd = stop_umemd,
 	.ask_qemu = ask_qemu,
 	.set_timer = set_timer,
@@ -470,6 +478,7 @@ static void assert_undone(struct world *w, const char *what, int step, bool ran)
 	"ask getfd {\"fdname\":\"umem-state\"} +stream\n" \
 	"ask migrate {\"uri\":\"fd:umem-state\"}\n" \
 	"ask query-status\n" \
+	"hurry umemd\n" \
 	"tell {\"cmd\":\"stopped\"}\n" \
 	"ask migrate-continue {\"state\":\"pre-switchover\"}\n" \
 	"log READY role=source\n" \

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -228,6 +230,59 @@ static void test_dismissed_one_that_does_not_end_is_killed(void **state)
 	free(path);
 }
 
+/* What a process gets that wants a priority of -15: not everybody may have it. */
+static int best_priority(void)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		setpriority(PRIO_PROCESS, 0, -15);
+		_exit(getpriority(PRIO_PROCESS, 0) + 20);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return WEXITSTATUS(status) - 20;
+}
+
+static void test_it_goes_before_others_once_the_guest_waits(void **state)
+{
+	char *path = write_script("sleep 60 & echo \"{\\\"event\\\":\\\"$!\\\"}\" >&$C; wait");
+	struct hmp_command command = { .precopy = true };
+	struct umemd_setup setup = {
+		.path = path, .role = MIGRATION_SOURCE, .uri = "tcp:h:1", .command = &command,
+	};
+	int best = best_priority(), stream;
+	struct seen seen = { 0 };
+	struct umemd *umemd;
+	char *error = NULL;
+	id_t child;
+
+	(void)state;
+	umemd = umemd_start(&setup, &ops, &seen, &stream, &error);
+	assert_non_null(umemd);
+	while (!*seen.events)
+		loop_once();
+	child = (id_t)atoi(seen.events);
+	assert_int_equal(getpriority(PRIO_PROCESS, (id_t)umemd_pid(umemd)),
+			 getpriority(PRIO_PROCESS, 0));
+	umemd_hurry(umemd);
+	assert_int_equal(getpriority(PRIO_PROCESS, (id_t)umemd_pid(umemd)), best);
+	assert_int_equal(getpriority(PRIO_PROCESS, child), best);
+	kill(-umemd_pid(umemd), SIGKILL);
+	close(stream);
+	reap(umemd);
+
+	command.precopy = false;
+	umemd = umemd_start(&setup, &ops, &seen, &stream, &error);
+	assert_non_null(umemd);
+	assert_int_equal(getpriority(PRIO_PROCESS, (id_t)umemd_pid(umemd)), best);
+	kill(-umemd_pid(umemd), SIGKILL);
+	close(stream);
+	reap(umemd);
+	unlink(path);
+	free(path);
+}
+
 static void test_program_that_is_none_is_told(void **state)
 {
 	struct umemd_setup setup = { .path = "/dev/null", .role = MIGRATION_DESTINATION, .uri = "tcp:0:1" };
@@ -250,6 +305,7 @@ int main(void)
 		cmocka_unit_test(test_descriptor_of_the_uri_is_given_away),
 		cmocka_unit_test(test_descriptor_that_is_not_to_be_had_is_told),
 		cmocka_unit_test(test_dismissed_one_that_does_not_end_is_killed),
+		cmocka_unit_test(test_it_goes_before_others_once_the_guest_waits),
 		cmocka_unit_test(test_program_that_is_none_is_told),
 	};
 

@@ -22,8 +22,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -226,6 +230,7 @@ static void start_side(struct side *side, const char *role, const char *uri,
 		if (sscanf(uri, "fd:%d", &inherited) == 1)
 			fcntl(inherited, F_SETFD, 0);
 		dup2(STDOUT_FILENO, STDERR_FILENO);
+		dup2(open("/etc/passwd", O_RDONLY), 99);	/* none of its options names it */
 		execv(umemd_path, arguments);
 		_exit(127);
 	}
@@ -1666,8 +1671,8 @@ static long faults_of_process(struct migration *m, const char *const *extra)
 
 	memset(m, 0, sizeof(*m));
 	make_regions(m, 1, 4 * MIB);
-	begin_destination(m, extra);
 	pid = start_toucher_process(m, &channel);
+	begin_destination(m, extra);
 	begin_source(m, m->port, NULL);
 	if (switch_over(m)) {
 		expect_end(m);
@@ -1690,6 +1695,222 @@ static void test_touch(struct migration *m)
 	end(m);
 	faults = faults_of_process(m, extra);
 	check(faults >= 0 && faults <= 8, "%ld faults on %ld pages", faults, pages);
+}
+
+/* What is left of its rights. */
+
+/* A line of its status, in hexadecimal. */
+static long status_of(pid_t pid, const char *key)
+{
+	char path[64], line[256];
+	long value = -1;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	file = fopen(path, "r");
+	while (file && fgets(line, sizeof(line), file)) {
+		if (!strncmp(line, key, strlen(key)) && line[strlen(key)] == ':')
+			value = strtol(line + strlen(key) + 1, NULL, 16);
+	}
+	if (file)
+		fclose(file);
+	return value;
+}
+
+static void check_rights(pid_t pid, long capabilities)
+{
+	check(status_of(pid, "Seccomp") == 2);
+	check(status_of(pid, "NoNewPrivs") == 1);
+	check(status_of(pid, "CapBnd") == 0);
+	check(status_of(pid, "CapInh") == 0);
+	check(status_of(pid, "CapAmb") == 0);
+	check(status_of(pid, "CapPrm") == capabilities);
+	check(status_of(pid, "CapEff") == capabilities);
+}
+
+/* What it has open: so many sockets and pagers, the region or not, and nothing else. */
+static void check_descriptors(pid_t pid, unsigned int sockets, unsigned int pagers,
+			      const struct memory *memory)
+{
+	unsigned int nr_sockets = 0, nr_pagers = 0, nr_regions = 0;
+	char folder[64], path[320], target[256];
+	struct stat region = { 0 }, st;
+	struct dirent *entry;
+	DIR *fds;
+
+	snprintf(folder, sizeof(folder), "/proc/%d/fd", (int)pid);
+	fds = opendir(folder);
+	if (!check(fds, "%s", strerror(errno)))
+		return;
+	if (memory)
+		fstat(memory->fd, &region);
+	while ((entry = readdir(fds))) {
+		ssize_t n;
+
+		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+		n = readlink(path, target, sizeof(target) - 1);
+		if (n < 0 || !strcmp(entry->d_name, "2"))
+			continue;
+		target[n] = '\0';
+		if (!strncmp(target, "socket:", 7))
+			nr_sockets++;
+		else if (!strcmp(target, "anon_inode:[umem-pager]"))
+			nr_pagers++;
+		else if (!stat(path, &st) && memory && st.st_dev == region.st_dev &&
+			 st.st_ino == region.st_ino)
+			nr_regions++;
+		else
+			check(!strcmp(target, "/dev/null") ||
+			      (memory && !strcmp(target, "anon_inode:[eventpoll]")),
+			      "descriptor %s is %s", entry->d_name, target);
+	}
+	closedir(fds);
+	check(nr_sockets == sockets, "%u sockets, wanted %u", nr_sockets, sockets);
+	check(nr_pagers == pagers, "%u pagers, wanted %u", nr_pagers, pagers);
+	check(nr_regions == (memory != NULL), "%u regions", nr_regions);
+}
+
+/* Its process for errands; 0: it has none. */
+static pid_t errands_of(const struct side *side)
+{
+	char path[64];
+	int pid = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", side->pid, side->pid);
+	file = fopen(path, "r");
+	if (file && fscanf(file, "%d", &pid) != 1)
+		pid = 0;
+	if (file)
+		fclose(file);
+	return pid;
+}
+
+static void test_rights(struct migration *m)
+{
+	static const char *const extra[] = { "--no-push", NULL };
+
+	begin(m, 1, MIB, extra, false);
+	if (!switch_over(m))
+		return;
+	/* Control, three channels, and to its errands; control, three channels, the listener. */
+	check_rights(m->source.pid, 0);
+	check_descriptors(m->source.pid, 5, 0, &m->from[0]);
+	check_rights(m->destination.pid, 0);
+	check_descriptors(m->destination.pid, 5, 1, &m->to[0]);
+	if (check(errands_of(&m->source))) {
+		check_rights(errands_of(&m->source), 0);
+		check_descriptors(errands_of(&m->source), 1, 0, NULL);
+	}
+	check(!errands_of(&m->destination));
+}
+
+/* Files of sockets may belong to others: that one capability is kept for them. */
+#define CAP_DAC_OVERRIDE_BIT	(1 << 1)
+
+static void test_rights_of_errands(struct migration *m)
+{
+	begin_over(m, "unix:" UNIX_PATH, "unix:" UNIX_PATH, NULL);
+	if (!both_advise(m))
+		return;
+	check_rights(errands_of(&m->source), CAP_DAC_OVERRIDE_BIT);
+	check_rights(errands_of(&m->destination), CAP_DAC_OVERRIDE_BIT);
+	check_descriptors(errands_of(&m->destination), 1, 0, NULL);
+	unlink(UNIX_PATH);
+}
+
+#ifdef __x86_64__
+/* Has a process that waits in a system call make another; its result, or -ETIME. */
+static long make_call(pid_t pid, long number, long first, long second, long third)
+{
+	struct user_regs_struct saved, regs;
+	long result = -ETIME;
+
+	if (ptrace(PTRACE_SEIZE, pid, NULL, NULL))
+		return -errno;
+	for (int i = 0; i < 100 && result == -ETIME; i++) {
+		if (i)
+			ptrace(PTRACE_CONT, pid, NULL, NULL);
+		usleep(1000);
+		if (ptrace(PTRACE_INTERRUPT, pid, NULL, NULL) || waitpid(pid, NULL, __WALL) != pid ||
+		    ptrace(PTRACE_GETREGS, pid, NULL, &saved))
+			return -errno;
+		if ((ptrace(PTRACE_PEEKTEXT, pid, saved.rip - 2, NULL) & 0xffff) != 0x050f)
+			continue;	/* it runs: another time */
+		regs = saved;
+		regs.rip -= 2;		/* its own instruction "syscall" */
+		regs.rax = (unsigned long)number;
+		regs.orig_rax = ~0UL;
+		regs.rdi = (unsigned long)first;
+		regs.rsi = (unsigned long)second;
+		regs.rdx = (unsigned long)third;
+		if (ptrace(PTRACE_SETREGS, pid, NULL, &regs) ||
+		    ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) ||
+		    waitpid(pid, NULL, __WALL) != pid || ptrace(PTRACE_GETREGS, pid, NULL, &regs))
+			return -errno;
+		result = (long)regs.rax;
+		ptrace(PTRACE_SETREGS, pid, NULL, &saved);
+	}
+	ptrace(PTRACE_DETACH, pid, NULL, NULL);
+	return result;
+}
+
+static void refuses_calls(pid_t pid)
+{
+	/* Without a path these would fail, too, but with EFAULT. */
+	check(make_call(pid, SYS_getpid, 0, 0, 0) == pid);
+	check(make_call(pid, SYS_open, 0, O_RDONLY, 0) == -EPERM);
+	check(make_call(pid, SYS_execve, 0, 0, 0) == -EPERM);
+	check(make_call(pid, SYS_socket, AF_INET, SOCK_DGRAM, 0) == -EPERM);
+}
+
+static void test_refused_calls(struct migration *m)
+{
+	static const char *const extra[] = { "--no-push", NULL };
+	struct toucher toucher;
+
+	begin(m, 1, MIB, extra, false);
+	if (!switch_over(m))
+		return;
+	refuses_calls(m->source.pid);
+	check(make_call(m->source.pid, SYS_socket, AF_INET, SOCK_STREAM, 0) == -EPERM);
+	refuses_calls(m->destination.pid);
+	check(make_call(m->destination.pid, SYS_socket, AF_INET, SOCK_STREAM, 0) == -EPERM);
+	refuses_calls(errands_of(&m->source));
+	/* And nothing came of it. */
+	start_touching(&toucher, 1, m, MIB / PAGE, true);
+	expect_end(m);
+	stop_touching(&toucher, 1);
+	check_memory(m);
+}
+
+#endif
+
+static void test_errands_killed(struct migration *m)
+{
+	begin(m, 1, MIB, (const char *const[]){ "--no-push", NULL }, true);
+	if (!switch_over(m))
+		return;
+	kill(errands_of(&m->source), SIGKILL);
+	m->relay.cut = true;
+	expect_state(&m->source, "paused");
+	expect(&m->source, "error", "message", "the process that makes connections has ended");
+	check(wait_side(&m->source) == 1);
+}
+
+static void test_errands_end_with_umemd(struct migration *m)
+{
+	pid_t errands;
+
+	begin(m, 1, MIB, NULL, false);
+	if (!both_advise(m))
+		return;
+	errands = errands_of(&m->source);
+	kill(m->source.pid, SIGKILL);
+	check(wait_side(&m->source) == 1000 + SIGKILL);
+	for (int i = 0; i < 100 && !kill(errands, 0); i++)
+		usleep(10000);
+	check(kill(errands, 0) && errno == ESRCH);
 }
 
 /* Refusals. The destination stays good for the migration that follows. */
@@ -2891,6 +3112,13 @@ static const struct {
 	{ "launcher gone after GO: the migration goes on", test_launcher_gone_after_go },
 	{ "connections cut after GO four times, resumed each time", test_cut_and_resumed },
 	{ "threads wait through an outage", test_cut_with_waiters },
+	{ "both have no capabilities and only the descriptors they need", test_rights },
+	{ "errands for a unix socket have the one capability they need", test_rights_of_errands },
+#ifdef __x86_64__
+	{ "open, execve and socket are refused in both", test_refused_calls },
+#endif
+	{ "errands killed: the source says that it cannot connect any more", test_errands_killed },
+	{ "errands end with a umemd that is killed", test_errands_end_with_umemd },
 	{ "region length differs: refused with both", test_length_differs },
 	{ "region name differs: refused with both", test_name_differs },
 	{ "region missing at the source: refused", test_region_missing },
