@@ -16,16 +16,14 @@ from vm import lab
 import environment
 import install
 import latency
-import lost_source
 import migrations
 import prefault
 import refusals
 import two_stage
 
 SUITES = {"migrations": migrations, "big": migrations.Big, "prefault": prefault,
-          "two_stage": two_stage, "lost_source": lost_source,
-          "refusals": refusals, "environment": environment, "install": install,
-          "latency": latency}
+          "two_stage": two_stage, "refusals": refusals, "environment": environment,
+          "install": install, "latency": latency}
 
 
 class Bench:

@@ -17,12 +17,6 @@
  * checked     pages found right or wrong, ever
  * sweeps      complete passes over the table, ever
  *
- * A page that raises a machine check is lost: it is touched no more, and the line
- *
- *   umem-guest: lost pages=N
- *
- * says how many there are now.
- *
  * CLOCK_MONOTONIC stands still while the virtual machine is stopped: a guest
  * sees the waiting after a switchover, not the switchover itself.
  *
@@ -40,8 +34,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -87,7 +79,6 @@ struct storm {
 
 static page_words *table;
 static uint32_t *versions;
-static bool *lost;
 static size_t pages;
 static struct worker workers[MAX_THREADS];
 static unsigned int threads = 4;
@@ -101,7 +92,7 @@ static _Atomic bool churning = true;
 static pthread_rwlock_t locks[LOCKS];
 static pthread_rwlock_t settled;
 
-static _Atomic uint64_t ops, mismatches, checked, sweeps, lost_pages;
+static _Atomic uint64_t ops, mismatches, checked, sweeps;
 static _Atomic uint64_t last_ns, gap_ns;
 
 static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -212,47 +203,6 @@ static void check_page(size_t index)
 	}
 }
 
-/* Machine checks */
-
-static _Thread_local sigjmp_buf *on_machine_check;
-
-static void machine_check(int number, siginfo_t *info, void *context)
-{
-	(void)context;
-	if (info->si_code != BUS_MCEERR_AR || !on_machine_check) {
-		signal(number, SIG_DFL);
-		return;
-	}
-	siglongjmp(*on_machine_check, 1);
-}
-
-static void catch_machine_checks(void)
-{
-	/* not to save a mask before every page: that is a system call */
-	struct sigaction action = { .sa_sigaction = machine_check,
-				    .sa_flags = SA_SIGINFO | SA_NODEFER };
-
-	sigaction(SIGBUS, &action, NULL);
-}
-
-/* Calls @touch with the page, unless it is lost. Return: whether that went well. */
-static bool survive(size_t index, void (*touch)(size_t index))
-{
-	sigjmp_buf here;
-
-	if (lost[index])
-		return false;
-	on_machine_check = &here;
-	if (sigsetjmp(here, 0)) {
-		lost[index] = true;
-		atomic_fetch_add(&lost_pages, 1);
-	} else {
-		touch(index);
-	}
-	on_machine_check = NULL;
-	return !lost[index];
-}
-
 static pthread_rwlock_t *lock_of(size_t index)
 {
 	return &locks[index % LOCKS];
@@ -279,17 +229,13 @@ static void complete_op(struct worker *worker)
 	atomic_fetch_add(&ops, 1);
 }
 
-static void check_and_rewrite(size_t index)
-{
-	check_page(index);
-	write_page(index, ++versions[index]);
-}
-
 static void rewrite_page(struct worker *worker, size_t index)
 {
 	pthread_rwlock_rdlock(&settled);
 	pthread_rwlock_wrlock(lock_of(index));
-	worker->ops += survive(index, check_and_rewrite);
+	check_page(index);
+	write_page(index, ++versions[index]);
+	worker->ops++;
 	pthread_rwlock_unlock(lock_of(index));
 	pthread_rwlock_unlock(&settled);
 }
@@ -351,11 +297,9 @@ static uint64_t longest(_Atomic uint64_t *gap, _Atomic uint64_t *last)
 
 static void *report(void *arg)
 {
-	uint64_t told = 0;
-
 	(void)arg;
 	for (;;) {
-		uint64_t gap = 0, stall = 0, gone = lost_pages;
+		uint64_t gap = 0, stall = 0;
 
 		usleep(REPORT_US);
 		if (threads)
@@ -368,9 +312,6 @@ static void *report(void *arg)
 		say("umem-guest: t=%" PRIu64 " ops=%" PRIu64 " gap_us=%" PRIu64 " stall_us=%" PRIu64
 		    " mismatches=%" PRIu64 " checked=%" PRIu64 " sweeps=%" PRIu64 "\n",
 		    now_ns() / 1000000, ops, gap / 1000, stall / 1000, mismatches, checked, sweeps);
-		if (gone != told)
-			say("umem-guest: lost pages=%" PRIu64 "\n", gone);
-		told = gone;
 	}
 	return NULL;
 }
@@ -402,7 +343,7 @@ static void check_totals(void)
 static void read_page(size_t index)
 {
 	pthread_rwlock_rdlock(lock_of(index));
-	survive(index, check_page);
+	check_page(index);
 	pthread_rwlock_unlock(lock_of(index));
 }
 
@@ -575,8 +516,7 @@ static void make_table(void)
 	table = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
 		     0);
 	versions = calloc(pages, sizeof(*versions));
-	lost = calloc(pages, sizeof(*lost));
-	if (table == MAP_FAILED || !versions || !lost) {
+	if (table == MAP_FAILED || !versions) {
 		say("umem-guest: no memory for %zu pages\n", pages);
 		_exit(1);
 	}
@@ -709,7 +649,6 @@ int main(int argc, char **argv)
 	if (!pages)
 		pages = default_pages();
 	make_table();
-	catch_machine_checks();
 	say("umem-guest: ready pages=%zu\n", pages);
 	start_churn();
 	pthread_create(&reporter, NULL, report, NULL);
