@@ -80,6 +80,7 @@ struct destination {
 	struct socket_listener listening;
 	struct watch listener;
 	struct stranger strangers[STRANGERS_MAX];
+	bool shook_hands;	/* with one of them, in this turn */
 	struct decompressor *decompressor;	/* once a source offered zstd */
 	uint8_t *unpacked;		/* pages of one frame */
 
@@ -1002,7 +1003,14 @@ static void dismiss(struct stranger *stranger)
 	stranger->channel = NULL;
 }
 
-/* Says no. Closing right away could take the words back from the peer's buffer. */
+/* It was told no. Closing right away could take the words back from the peer's buffer. */
+static void see_off(struct stranger *stranger)
+{
+	shutdown(stranger->channel->watch.fd, SHUT_WR);
+	stranger->refused = true;
+	stranger->deadline_ns = now_ns() + GOODBYE_NS;
+}
+
 static void refuse(struct stranger *stranger, enum refuse_code code, const char *text)
 {
 	struct frame frame = {
@@ -1013,13 +1021,10 @@ static void refuse(struct stranger *stranger, enum refuse_code code, const char 
 
 	launcher_message(&stranger->destination->side.launcher, "refused", "%s: %s",
 			 stranger->channel->peer, text);
-	if (channel_send(stranger->channel, &frame, text)) {
+	if (channel_send(stranger->channel, &frame, text))
 		dismiss(stranger);
-		return;
-	}
-	shutdown(stranger->channel->watch.fd, SHUT_WR);
-	stranger->refused = true;
-	stranger->deadline_ns = now_ns() + GOODBYE_NS;
+	else
+		see_off(stranger);
 }
 
 /* The stranger's connection becomes a channel of the session. */
@@ -1035,6 +1040,8 @@ static void adopt(struct stranger *stranger, enum channel_kind kind, unsigned in
 			 channel->peer);
 	else if (channel_take_pages(channel))
 		side_fail(&destination->side, "out of memory");
+	if (kind == CHANNEL_CONTROL)
+		side_warn_if_plain(&destination->side, channel);
 }
 
 /* Return: whether compressed pages can be taken from now on. */
@@ -1223,6 +1230,12 @@ static void stranger_ready(void *owner, uint32_t events)
 		drain(stranger);
 		return;
 	}
+	/* What that computes takes a while: many of them shall not hold up a session. */
+	if (channel_shakes_hands(channel)) {
+		if (stranger->destination->shook_hands)
+			return;
+		stranger->destination->shook_hands = true;
+	}
 	if (events & EPOLLOUT)
 		channel_flush(channel);
 	err = channel_receive(channel, error);
@@ -1236,7 +1249,10 @@ static void stranger_ready(void *owner, uint32_t events)
 		}
 		launcher_message(&stranger->destination->side.launcher, "refused", "%s: %s",
 				 channel->peer, error);
-		dismiss(stranger);
+		if (err == -EPROTO)
+			see_off(stranger);
+		else
+			dismiss(stranger);
 		return;
 	}
 	switch (channel->frame.type) {
@@ -1284,7 +1300,8 @@ static void add_stranger(struct destination *destination, int fd, const char *pe
 		.destination = destination,
 		.deadline_ns = now_ns() + HANDSHAKE_NS,
 	};
-	stranger->channel = channel_new(fd, peer, &stranger->bytes, &watch, stranger_admit);
+	stranger->channel = channel_new(fd, peer, side_channel_credentials(&destination->side),
+					&stranger->bytes, &watch, stranger_admit);
 	if (stranger->channel)
 		channel_flush(stranger->channel);
 }
@@ -1355,7 +1372,10 @@ static void check_strangers(struct destination *destination, uint64_t now)
 		if (!stranger->refused) {
 			snprintf(error, sizeof(error), "it did not introduce itself within %llu seconds",
 				 HANDSHAKE_NS / NSEC_PER_SEC);
-			if (!stranger->channel->magic_seen)
+			if (channel_shakes_hands(stranger->channel))
+				snprintf(error, sizeof(error), "it did not make the handshake of TLS within %llu seconds",
+					 HANDSHAKE_NS / NSEC_PER_SEC);
+			else if (!stranger->channel->magic_seen)
 				magic_check(stranger->channel->magic,
 					    stranger->channel->magic_have, MAGIC, error);
 			launcher_message(&destination->side.launcher, "refused", "%s: %s",
@@ -1411,6 +1431,7 @@ static void set_wants(void *owner)
 	const struct channel *urgent = side_idlest(&destination->side, CHANNEL_URGENT, false);
 	bool asking = !urgent || channel_queued(urgent) < REQUESTS_UNSENT;
 
+	destination->shook_hands = false;
 	for (uint32_t i = 0; i < destination->nr_regions; i++)
 		loop_want(&destination->side.loop, &destination->regions[i].watch,
 			  asking ? EPOLLIN : 0);
@@ -1419,7 +1440,8 @@ static void set_wants(void *owner)
 
 		if (stranger->channel)
 			loop_want(&destination->side.loop, &stranger->channel->watch,
-				  EPOLLIN | (channel_busy(stranger->channel) ? EPOLLOUT : 0));
+				  EPOLLIN |
+				  (channel_wants_write(stranger->channel) ? EPOLLOUT : 0));
 	}
 	loop_want(&destination->side.loop, &destination->side.state,
 		  state_queued(destination) ? EPOLLOUT : 0);
@@ -1510,8 +1532,12 @@ static int prepare(struct destination *destination, char *error)
 	err = side_open_state(&destination->side, state_ready, error);
 	if (err)
 		return err;
+	err = side_load_credentials(&destination->side, error);
+	if (err)
+		return err;
 	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
 		destination->side.stream = stream_open(&destination->side.loop, &options->uri,
+						       destination->side.credentials,
 						       stream_opened, destination, error);
 		err = destination->side.stream ? 0 : -EIO;
 		strcpy(actual, options->uri_text);

@@ -1003,6 +1003,7 @@ static void connected(void *owner, struct channel *channel)
 		return;
 	}
 	channel->connecting = false;
+	side_warn_if_plain(&source->side, channel);
 	if (channel->kind != CHANNEL_CONTROL) {
 		channel->held = channel->kind == CHANNEL_BULK && came_too_late(source);
 		send_join(source, channel);
@@ -1064,7 +1065,7 @@ static struct channel *open_channel(struct source *source, enum channel_kind kin
 	}
 	if (kind == CHANNEL_BULK)
 		socket_limit_unsent(fd, BULK_UNSENT);
-	channel = channel_new(fd, text, NULL, &nothing, NULL);
+	channel = channel_new(fd, text, side_channel_credentials(side), NULL, &nothing, NULL);
 	if (!channel) {
 		side_lost(side, "out of memory");
 		return NULL;
@@ -1312,9 +1313,12 @@ static int prepare(struct source *source, char *error)
 		snprintf(error, CODEC_ERROR_MAX, "no random numbers: %s", strerror(errno));
 		return -EIO;
 	}
+	err = side_load_credentials(&source->side, error);
+	if (err)
+		return err;
 	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
-		source->side.stream = stream_open(&source->side.loop, &options->uri, NULL, NULL,
-						  error);
+		source->side.stream = stream_open(&source->side.loop, &options->uri,
+						  source->side.credentials, NULL, NULL, error);
 		return source->side.stream ? 0 : -EIO;
 	}
 	return socket_resolve(&options->uri, 0, source->addresses, &source->nr_addresses, error);
