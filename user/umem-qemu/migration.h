@@ -63,8 +63,9 @@ enum migration_phase {
 /* Questions to QEMU whose answers the machine waits for. */
 enum migration_question {
 	ASK_STATUS,		/* query-status before anything is done */
-	ASK_CAPABILITIES,	/* this and the next two: again before the switchover */
+	ASK_CAPABILITIES,	/* this, ASK_PARAMETERS and ASK_MEMORY: again before the switchover */
 	ASK_PARAMETERS,
+	ASK_TLS,		/* qom-get: the next of the tls_properties[] */
 	ASK_MEMORY,
 	ASK_PARAMETERS_AGAIN,	/* somebody set one */
 	ASK_RESTORE,		/* the parameters, to see which are to be set back */
@@ -116,6 +117,7 @@ struct migration_ops {
  * @reason: why @state is failed or cancelled
  * @switch_soon: source: no more pre-copy than was made until now
  * @urgent_channels: source: how many umemd is to have
+ * @tls: what umemd is told of TLS, see tls.h; NULL: there is to be none
  * @postcopy_held: destination: @postcopy_ram is set in QEMU once the guest is here
  * @stopped_us: source: when QEMU stopped the guest
  * @go_us: when GO was sent, or came
@@ -150,6 +152,8 @@ struct migration {
 	json_t *capabilities;	/* as the user has them, to be set again */
 	json_t *parameters;
 	bool capabilities_changed, parameters_changed;
+	json_t *tls;
+	size_t tls_known;	/* how many of its properties */
 	bool postcopy_held, postcopy_ram;
 
 	const char *state;
