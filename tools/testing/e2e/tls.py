@@ -25,7 +25,7 @@ def credentials(folder, endpoint, kind="x509"):
 def listening(host, options, parameter="tls0"):
     destination = vm.Guest(host, "destination", incoming="defer", options=options).start()
     destination.job.wait_output(r"\(qemu\)", 60)
-    destination.ask(f"migrate_set_parameter tls-creds {parameter}", r"\(qemu\) $")
+    destination.ask(f"migrate_set_parameter tls-creds {parameter}", r"\(qemu\)")
     destination.type(f"migrate_incoming tcp:0:{PORT}")
     destination.wait_event("LISTENING")
     return destination
