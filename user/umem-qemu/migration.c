@@ -7,6 +7,7 @@
 
 #include "common/text.h"
 #include "common/util.h"
+#include "umem-qemu/tls.h"
 
 #define STREAM_NAME		"umem-state"
 #define STREAM_BANDWIDTH	(1LL << 40)	/* bytes a second: no limit */
@@ -214,17 +215,37 @@ static void set_capabilities(struct migration *m)
 	ask(m, ASK_SET_CAPABILITIES, "migrate-set-capabilities", capability_changes(m, false));
 }
 
+static void give_stream(struct migration *m);
+
+/*
+ * QEMU would make TLS of its own on the stream to umemd, whose connection has TLS. A
+ * source's state is as much as it is, whatever the limit.
+ */
 static void set_parameters(struct migration *m)
 {
+	json_t *changes = memory_or_exit(json_object());
+
+	if (m->role == MIGRATION_SOURCE)
+		json_object_set_new(changes, "max-bandwidth", json_integer(STREAM_BANDWIDTH));
+	if (*tls_creds(m->parameters))
+		json_object_set_new(changes, "tls-creds", json_string(""));
+	if (!json_object_size(changes)) {
+		json_decref(changes);
+		return give_stream(m);
+	}
 	m->parameters_changed = true;
-	ask(m, ASK_SET_PARAMETERS, "migrate-set-parameters",
-	    json_pack("{s:I}", "max-bandwidth", (json_int_t)STREAM_BANDWIDTH));
+	ask(m, ASK_SET_PARAMETERS, "migrate-set-parameters", changes);
 }
 
-/* Is max-bandwidth what set_parameters() made it, or has somebody set it since? */
+/* Is a parameter what set_parameters() made it, or has somebody set it since? */
 static bool bandwidth_is_ours(json_t *parameters)
 {
 	return number(parameters, "max-bandwidth") == STREAM_BANDWIDTH;
+}
+
+static bool tls_is_ours(const struct migration *m, json_t *parameters)
+{
+	return m->parameters_changed && *tls_creds(m->parameters) && !*tls_creds(parameters);
 }
 
 /* The user's parameters: what was set for the stream is none of them. */
@@ -235,6 +256,8 @@ static void take_parameters(struct migration *m, json_t *result)
 
 	if (bandwidth && bandwidth_is_ours(parameters))
 		json_object_set(parameters, "max-bandwidth", bandwidth);
+	if (tls_is_ours(m, parameters))
+		json_object_set(parameters, "tls-creds", json_object_get(m->parameters, "tls-creds"));
 	json_decref(m->parameters);
 	m->parameters = parameters;
 }
@@ -262,10 +285,16 @@ static void restore_settings(struct migration *m)
 static void restore_reply(struct migration *m, json_t *result)
 {
 	json_t *bandwidth = json_object_get(m->parameters, "max-bandwidth");
+	json_t *changes = memory_or_exit(json_object());
 
 	if (m->parameters_changed && bandwidth && bandwidth_is_ours(result))
-		ask(m, ASK_NOTHING, "migrate-set-parameters",
-		    json_pack("{s:O}", "max-bandwidth", bandwidth));
+		json_object_set(changes, "max-bandwidth", bandwidth);
+	if (tls_is_ours(m, result))
+		json_object_set(changes, "tls-creds", json_object_get(m->parameters, "tls-creds"));
+	if (json_object_size(changes))
+		ask(m, ASK_NOTHING, "migrate-set-parameters", changes);
+	else
+		json_decref(changes);
 	m->parameters_changed = false;
 }
 
@@ -415,6 +444,7 @@ static void begin(struct migration *m, enum migration_role role)
 	json_decref(m->progress);
 	json_decref(m->cpus);
 	json_decref(m->gone_ranges);
+	json_decref(m->tls);
 	free(m->reason);
 	*m = (struct migration){
 		.ops = m->ops,
@@ -562,18 +592,62 @@ static void capabilities_reply(struct migration *m, json_t *result)
 	if (missing)
 		return fail(m, "this QEMU has no migration capability %s, umem wants one that has (7.2 or later)",
 			    missing);
+	ask(m, ASK_PARAMETERS, "query-migrate-parameters", NULL);
+}
+
+static void tls_is_known(struct migration *m)
+{
 	if (m->role == MIGRATION_SOURCE)
-		ask(m, ASK_PARAMETERS, "query-migrate-parameters", NULL);
+		ask(m, ASK_MEMORY, "query-memdev", NULL);
 	else
 		set_capabilities(m);
 }
 
+static void ask_tls(struct migration *m)
+{
+	char *path = text_format("/objects/%s", json_string_value(json_object_get(m->tls, "id")));
+
+	ask(m, ASK_TLS, "qom-get", json_pack("{s:s, s:s}", "path", path, "property",
+					     tls_properties[m->tls_known]));
+	free(path);
+}
+
+/* Not every kind of credentials has every property, but all of them have the first. */
+static void tls_reply(struct migration *m, json_t *result, const char *error)
+{
+	char *why;
+
+	if (!m->tls || (m->phase != PHASE_QUERY && m->phase != PHASE_ARM))
+		return;
+	if (error && !m->tls_known)
+		return fail(m, "tls-creds is \"%s\", wanted the id of a -object: QEMU was asked for it and said: %s",
+			    json_string_value(json_object_get(m->tls, "id")), error);
+	if (!error)
+		json_object_set(m->tls, tls_properties[m->tls_known], result);
+	if (tls_properties[++m->tls_known])
+		return ask_tls(m);
+	why = tls_check(m->tls, m->role == MIGRATION_SOURCE);
+	if (!why)
+		return tls_is_known(m);
+	fail(m, "%s", why);
+	free(why);
+}
+
+/* What umemd is told is as it was when it was started. */
 static void parameters_reply(struct migration *m, json_t *result)
 {
 	take_parameters(m, result);
-	if (m->phase == PHASE_QUERY)
+	if (m->phase == PHASE_ADVISE)
+		return set_parameters(m);
+	if (m->phase != PHASE_QUERY && m->phase != PHASE_ARM)
+		return ask(m, ASK_MEMORY, "query-memdev", NULL);
+	if (m->role == MIGRATION_SOURCE)
 		take_compression(m);
-	ask(m, ASK_MEMORY, "query-memdev", NULL);
+	m->tls = tls_begin(m->parameters);
+	if (m->tls)
+		ask_tls(m);
+	else
+		tls_is_known(m);
 }
 
 static bool is_region(const struct migration *m, const char *name)
@@ -884,6 +958,8 @@ void migration_qemu_reply(struct migration *m, enum migration_question question,
 		return restore_reply(m, result);
 	case ASK_PARAMETERS_AGAIN:
 		return parameters_again_reply(m, result);
+	case ASK_TLS:
+		return tls_reply(m, result, error);
 	case ASK_WHO_STOPPED:
 		return who_stopped_reply(m, result);
 	case ASK_CONT:
@@ -1046,7 +1122,7 @@ static void destination_umemd_state(struct migration *m, const char *state)
 	if (!strcmp(state, "advise") && m->phase == PHASE_WAIT) {
 		m->phase = PHASE_ADVISE;
 		set_state(m, "advise");
-		give_stream(m);
+		ask(m, ASK_PARAMETERS, "query-migrate-parameters", NULL);
 	} else if (!strcmp(state, "listen") && !m->moved) {
 		set_state(m, "listen");
 		m->stream_received = true;
@@ -1342,8 +1418,9 @@ void migration_destroy(struct migration *m)
 	json_decref(m->progress);
 	json_decref(m->cpus);
 	json_decref(m->gone_ranges);
+	json_decref(m->tls);
 	free(m->reason);
 	m->capabilities = m->parameters = m->progress = m->cpus =
-		m->gone_ranges = NULL;
+		m->gone_ranges = m->tls = NULL;
 	m->reason = NULL;
 }

@@ -63,8 +63,9 @@ enum migration_phase {
 /* Questions to QEMU whose answers the machine waits for. */
 enum migration_question {
 	ASK_STATUS,		/* query-status before anything is done */
-	ASK_CAPABILITIES,	/* this and the next two: again before the switchover */
+	ASK_CAPABILITIES,	/* this, ASK_PARAMETERS and ASK_MEMORY: again before the switchover */
 	ASK_PARAMETERS,
+	ASK_TLS,		/* qom-get: the next of the tls_properties[] */
 	ASK_MEMORY,
 	ASK_PARAMETERS_AGAIN,	/* somebody set one */
 	ASK_RESTORE,		/* the parameters, to see which are to be set back */
@@ -123,6 +124,7 @@ struct migration_ops {
  * @pages_gone: destination: that never arrive
  * @gone_ranges: destination: where they are: arrays of region's name, offset, length;
  *	NULL if none are gone, not all if they are very many
+ * @tls: what umemd is told of TLS, see tls.h; NULL: there is to be none
  * @postcopy_held: destination: @postcopy_ram is set in QEMU once the guest is here
  * @stopped_us: source: when QEMU stopped the guest
  * @go_us: when GO was sent, or came
@@ -157,6 +159,8 @@ struct migration {
 	json_t *capabilities;	/* as the user has them, to be set again */
 	json_t *parameters;
 	bool capabilities_changed, parameters_changed;
+	json_t *tls;
+	size_t tls_known;	/* how many of its properties */
 	bool postcopy_held, postcopy_ram;
 	bool poison_lost, giving_up;
 	uint64_t pages_gone;

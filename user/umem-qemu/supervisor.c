@@ -377,6 +377,7 @@ static char *start_umemd(void *context, enum migration_role role, const char *ur
 		.uri = uri,
 		.claimed = s->options->incoming && !strcmp(s->options->incoming, uri),
 		.command = command,
+		.tls = s->migration.tls,
 		.touch = s->options->postcopy_flags & OPTIONS_FLAG_TOUCH,
 		.regions = s->options->regions,
 		.region_fds = s->host->region_fds,

@@ -15,6 +15,7 @@
 #include "common/text.h"
 #include "common/uri.h"
 #include "umem-qemu/child.h"
+#include "umem-qemu/tls.h"
 
 #define LINE_MAX_BYTES	65536
 #define UNSENT_MAX	65536
@@ -39,7 +40,8 @@ struct umemd {
 char **umemd_argv(const struct umemd_setup *setup, int control_fd, int state_fd)
 {
 	bool source = setup->role == MIGRATION_SOURCE;
-	char **argv = memory_or_exit(calloc(setup->nr_regions + 12, sizeof(*argv)));
+	char **argv = memory_or_exit(calloc(setup->nr_regions + 12 + TLS_ARGUMENTS_MAX,
+					    sizeof(*argv)));
 	size_t nr = 0;
 
 	argv[nr++] = text_copy("umemd");
@@ -51,6 +53,8 @@ char **umemd_argv(const struct umemd_setup *setup, int control_fd, int state_fd)
 		argv[nr++] = text_format("--region=%s:%d:%llu", setup->regions[i].name,
 					 setup->region_fds[i],
 					 (unsigned long long)setup->regions[i].length);
+	if (setup->tls)
+		nr += tls_arguments(setup->tls, source, argv + nr);
 	if (source) {
 		argv[nr++] = text_format("--forward=%u", setup->command->forward);
 		argv[nr++] = text_format("--backward=%u", setup->command->backward);

@@ -21,6 +21,7 @@
  *	umemd's once it was started
  * @claimed: that descriptor was set aside for it when umem-qemu began
  * @command: MIGRATION_SOURCE: pre-copy, prefault, push and compression
+ * @tls: what tls_check() found good; NULL: without TLS
  * @touch: MIGRATION_DESTINATION: touch pages after publishing
  * @regions: guest memory
  * @region_fds: a descriptor of each
@@ -32,6 +33,7 @@ struct umemd_setup {
 	const char *uri;
 	bool claimed;
 	const struct hmp_command *command;
+	json_t *tls;
 	bool touch;
 	const struct region_option *regions;
 	const int *region_fds;

@@ -40,16 +40,19 @@ static int append(struct channel *channel, const void *data, size_t size)
 	return 0;
 }
 
-struct channel *channel_new(int fd, const char *peer, uint64_t *bytes, const struct watch *watch,
-			    channel_admit admit)
+struct channel *channel_new(int fd, const char *peer, const struct credentials *credentials,
+			    uint64_t *bytes, const struct watch *watch, channel_admit admit)
 {
+	struct tls *tls = credentials ? tls_new(credentials, fd) : NULL;
 	struct channel *channel = calloc(1, sizeof(*channel));
 
-	if (!channel || append(channel, MAGIC, MAGIC_SIZE)) {
+	if (!channel || (credentials && !tls) || append(channel, MAGIC, MAGIC_SIZE)) {
+		tls_free(tls);
 		free(channel);
 		close(fd);
 		return NULL;
 	}
+	channel->tls = tls;
 	channel->watch = *watch;
 	channel->watch.fd = fd;
 	channel->watch.owner = channel;
@@ -68,6 +71,7 @@ void channel_free(struct loop *loop, struct channel *channel)
 	if (!channel)
 		return;
 	loop_remove(loop, &channel->watch);
+	tls_free(channel->tls);
 	close(channel->watch.fd);
 	if (channel->data)
 		munmap(channel->data, DATA_ROOM);
@@ -97,26 +101,52 @@ static void want_bytes(struct channel *channel, size_t bytes)
 {
 	int lowat = (int)min(bytes, (size_t)WANT_MAX);
 
-	if (lowat == channel->lowat)
+	/* With TLS it is not known how many bytes these are. */
+	if (lowat == channel->lowat || channel->tls)
 		return;
 	if (!setsockopt(channel->watch.fd, SOL_SOCKET, SO_RCVLOWAT, &lowat, sizeof(lowat)))
 		channel->lowat = lowat;
 }
 
-/* Returns 1 when all of @iov was filled, else as channel_receive(). */
-static int receive(struct channel *channel, struct iovec *iov, size_t count, size_t *got)
+static ssize_t receive_plain(struct channel *channel, struct iovec *iov, size_t count)
 {
 	struct msghdr message = { .msg_iov = iov, .msg_iovlen = count };
 	ssize_t n;
 
-	*got = 0;
 	do {
 		n = recvmsg(channel->watch.fd, &message, MSG_DONTWAIT);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return errno == EWOULDBLOCK ? -EAGAIN : -errno;
-	if (!n)
-		return 0;
+	return n;
+}
+
+/* As much as there is; what ends it is told next time. */
+static ssize_t receive_tls(struct channel *channel, const struct iovec *iov, size_t count)
+{
+	ssize_t total = 0, n;
+
+	for (size_t i = 0; i < count; i++) {
+		for (size_t have = 0; have < iov[i].iov_len; have += (size_t)n) {
+			n = tls_receive(channel->tls, (uint8_t *)iov[i].iov_base + have,
+					iov[i].iov_len - have);
+			if (n <= 0)
+				return total ? total : n;
+			total += n;
+		}
+	}
+	return total;
+}
+
+/* Returns 1 when something came, else as channel_receive(). */
+static int receive(struct channel *channel, struct iovec *iov, size_t count, size_t *got)
+{
+	ssize_t n = channel->tls ? receive_tls(channel, iov, count) :
+				   receive_plain(channel, iov, count);
+
+	*got = 0;
+	if (n <= 0)
+		return (int)n;
 	*got = (size_t)n;
 	*channel->bytes += (size_t)n;
 	channel->heard_ns = now_ns();
@@ -214,6 +244,16 @@ static int receive_payload(struct channel *channel)
 	return err;
 }
 
+/* What was queued meanwhile goes once it is done. */
+static int shake_hands(struct channel *channel)
+{
+	int err = tls_handshake(channel->tls);
+
+	if (!err)
+		channel_flush(channel);
+	return err ? err : 1;
+}
+
 static size_t payload_missing(const struct channel *channel)
 {
 	return channel->payload_size - channel->payload_have + channel->data_size -
@@ -224,7 +264,9 @@ int channel_receive(struct channel *channel, char *error)
 {
 	int err = 1;
 
-	if (!channel->magic_seen)
+	if (channel_shakes_hands(channel))
+		err = shake_hands(channel);
+	if (err == 1 && !channel->magic_seen)
 		err = receive_magic(channel, error);
 	if (err == 1 && !channel->in_payload) {
 		if (channel->header_have < FRAME_HEADER)
@@ -245,6 +287,9 @@ int channel_receive(struct channel *channel, char *error)
 		if (payload_missing(channel))
 			return -EAGAIN;
 		channel->in_payload = false;
+	} else if (err == -EBADMSG) {
+		snprintf(error, CODEC_ERROR_MAX, "%s", tls_why(channel->tls));
+		err = -EPROTO;
 	} else if (err != -EAGAIN && err != -EPROTO) {
 		snprintf(error, CODEC_ERROR_MAX, "%s",
 			 err ? strerror(-err) : "the peer closed the connection");
@@ -260,6 +305,16 @@ bool channel_has_frame(const struct channel *channel)
 		 channel->header[7]);
 }
 
+bool channel_shakes_hands(const struct channel *channel)
+{
+	return channel->tls && !tls_is_up(channel->tls);
+}
+
+bool channel_has_more(const struct channel *channel)
+{
+	return channel->tls && tls_has_more(channel->tls);
+}
+
 size_t channel_queued(const struct channel *channel)
 {
 	return channel->out_used - channel->out_start;
@@ -270,7 +325,13 @@ bool channel_busy(const struct channel *channel)
 	return channel_queued(channel) || channel->iov_next < channel->iov_count;
 }
 
-static ssize_t transmit(struct channel *channel, struct iovec *iov, size_t count)
+bool channel_wants_write(const struct channel *channel)
+{
+	return channel_shakes_hands(channel) ? tls_wants_write(channel->tls) :
+					       channel_busy(channel);
+}
+
+static ssize_t transmit_plain(struct channel *channel, struct iovec *iov, size_t count)
 {
 	struct msghdr message = { .msg_iov = iov, .msg_iovlen = count };
 	ssize_t n;
@@ -280,7 +341,16 @@ static ssize_t transmit(struct channel *channel, struct iovec *iov, size_t count
 	} while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return errno == EWOULDBLOCK ? -EAGAIN : -errno;
-	*channel->bytes += (size_t)n;
+	return n;
+}
+
+static ssize_t transmit(struct channel *channel, struct iovec *iov, size_t count)
+{
+	ssize_t n = channel->tls ? tls_send(channel->tls, iov, count) :
+				   transmit_plain(channel, iov, count);
+
+	if (n > 0)
+		*channel->bytes += (size_t)n;
 	return n;
 }
 
@@ -300,6 +370,8 @@ static void advance(struct channel *channel, size_t sent)
 
 int channel_flush(struct channel *channel)
 {
+	if (channel_shakes_hands(channel))
+		return -EAGAIN;
 	while (channel_queued(channel)) {
 		struct iovec iov = { channel->out + channel->out_start, channel_queued(channel) };
 		ssize_t n = transmit(channel, &iov, 1);

@@ -13,6 +13,7 @@
 
 #include "umemd/codec.h"
 #include "umemd/loop.h"
+#include "umemd/tls.h"
 
 #define CHANNEL_PEER_MAX	128
 #define CHANNEL_OUT_MAX		(256 * 1024)	/* bytes queued, STATE and BITMAP included */
@@ -44,6 +45,7 @@ typedef int (*channel_admit)(struct channel *channel, const struct frame *frame,
  * @data: of PAGES: the contents of the pages, page aligned
  * @bytes: where the traffic of both directions is counted
  * @heard_ns: when something last came
+ * @tls: all of it is in there; NULL: it goes as it is
  */
 struct channel {
 	struct watch watch;
@@ -56,6 +58,7 @@ struct channel {
 	channel_admit admit;
 	uint64_t *bytes;
 	uint64_t heard_ns;
+	struct tls *tls;
 
 	struct frame frame;
 	uint8_t *payload;
@@ -79,14 +82,15 @@ struct channel {
  * channel_new - take over a connected or connecting socket and say the magic
  * @fd: closed by channel_free()
  * @peer: for messages
+ * @credentials: for TLS, whose handshake channel_receive() makes; NULL: without it
  * @bytes: see struct channel
  * @watch: priority and ready are taken from it, and owner becomes the channel's;
  *	watches for nothing yet
  *
  * Return: the channel or NULL (out of memory; @fd is then closed).
  */
-struct channel *channel_new(int fd, const char *peer, uint64_t *bytes, const struct watch *watch,
-			    channel_admit admit);
+struct channel *channel_new(int fd, const char *peer, const struct credentials *credentials,
+			    uint64_t *bytes, const struct watch *watch, channel_admit admit);
 void channel_free(struct loop *loop, struct channel *channel);
 
 /**
@@ -111,6 +115,12 @@ int channel_receive(struct channel *channel, char *error);
  * It may have come along with the one before, and no poll tells of it.
  */
 bool channel_has_frame(const struct channel *channel);
+
+/* Is there more to channel_receive() that no poll tells of, a whole frame or less? */
+bool channel_has_more(const struct channel *channel);
+
+/* Has it a handshake to make before anything can go or come? */
+bool channel_shakes_hands(const struct channel *channel);
 
 /**
  * channel_send - queue a frame and send what goes
@@ -138,8 +148,11 @@ int channel_send_pages(struct channel *channel, const struct iovec *iov, unsigne
  */
 int channel_flush(struct channel *channel);
 
-/* Is something queued? Then watch for EPOLLOUT. */
+/* Is something queued? */
 bool channel_busy(const struct channel *channel);
+
+/* Can it go on once it is writable? Then watch for EPOLLOUT. */
+bool channel_wants_write(const struct channel *channel);
 size_t channel_queued(const struct channel *channel);
 
 #endif

@@ -122,6 +122,7 @@ int magic_check(const uint8_t *bytes, size_t size, const char *wanted, char *err
 		{ "UMUX", "; this is the one stream of fd: or exec:, wanted the connections of tcp: or unix:" },
 		{ "UMEM", "; this is a connection of tcp: or unix:, wanted the one stream of fd: or exec:" },
 	};
+	static const char tls[] = "; it speaks TLS, wanted none: set tls-creds at both sides, or at neither";
 	char shown[MAGIC_SIZE * 4 + 1];
 	const char *meaning = "";
 	size_t used = 0;
@@ -139,6 +140,8 @@ int magic_check(const uint8_t *bytes, size_t size, const char *wanted, char *err
 		if (size >= 4 && !memcmp(bytes, known[i].start, 4) && memcmp(bytes, wanted, 4))
 			meaning = known[i].meaning;
 	}
+	if (size >= 2 && bytes[0] >= 20 && bytes[0] <= 23 && bytes[1] == 3)	/* a record of it */
+		meaning = tls;
 	return wrong(error, "not a umem peer: got \"%s\", wanted \"%.4s\"%s", shown, wanted, meaning);
 }
 

@@ -1065,6 +1065,8 @@ static void adopt(struct destination *destination, struct stranger *stranger,
 			 channel->peer);
 	else if (channel_take_pages(channel))
 		side_fail(&destination->side, "out of memory");
+	if (kind == CHANNEL_CONTROL)
+		side_warn_if_plain(&destination->side, channel);
 }
 
 /* Return: whether compressed pages can be taken from now on. */
@@ -1493,6 +1495,7 @@ static int start_errands(struct destination *destination, char *error)
 static int prepare(struct destination *destination, char *error)
 {
 	const struct options *options = destination->side.options;
+	bool streams = options->uri.kind == URI_FD || options->uri.kind == URI_EXEC;
 	char actual[URI_TEXT_MAX];
 	int err;
 
@@ -1508,21 +1511,25 @@ static int prepare(struct destination *destination, char *error)
 	err = side_open_state(&destination->side, state_ready, error);
 	if (err)
 		return err;
-	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
+	if (!streams)
+		err = strangers_listen(&destination->strangers, &options->uri, actual, error);
+	if (!err)
+		err = start_errands(destination, error);
+	/* Now: that process shall not know them. */
+	if (!err)
+		err = side_load_credentials(&destination->side, error);
+	if (!err && streams) {
+		strcpy(actual, options->uri_text);
 		destination->side.stream = stream_open(&destination->side.loop, &options->uri,
+						       destination->side.credentials,
 						       stream_opened, destination, error);
 		err = destination->side.stream ? 0 : -EIO;
-		strcpy(actual, options->uri_text);
-	} else {
-		err = strangers_listen(&destination->strangers, &options->uri, actual, error);
 	}
-	if (err)
-		return err;
-	err = start_errands(destination, error);
 	if (!err)
 		err = sandbox_enter(SANDBOX_MIGRATE, false, error);
 	if (err)
 		return err;
+	destination->strangers.credentials = side_channel_credentials(&destination->side);
 	launcher_send(&destination->side.launcher,
 		      json_pack("{s:s,s:s}", "event", "listening", "uri", actual));
 	return 0;

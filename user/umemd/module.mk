@@ -5,11 +5,15 @@ umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c ume
 	umemd/blocktime.c umemd/damage.c umemd/pacer.c umemd/window.c umemd/precopy.c \
 	umemd/tracker.c umemd/compress.c umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c \
 	umemd/socket.c umemd/strangers.c umemd/mux.c umemd/sandbox.c umemd/errands.c \
-	umemd/stream.c umemd/launcher.c $(common-src)
+	umemd/credentials.c umemd/tls.c umemd/stream.c umemd/launcher.c $(common-src)
 umemd-libs := $(shell $(PKG_CONFIG) --libs libseccomp libcap-ng)
 
 umemd-tests := codec scheduler session histogram pending damage blocktime progress pacer window \
-	precopy compress touch options channel socket strangers mux stream sandbox errands
+	precopy compress touch options channel socket strangers mux stream credentials tls sandbox \
+	errands
+
+# TLS, and for its tests what fills folders of credentials
+tls-parts := umemd/tls.c umemd/credentials.c umemd/codec.c umemd/tests/folder.c
 
 umemd-test_codec-src     := umemd/codec.c
 umemd-test_scheduler-src := umemd/scheduler.c
@@ -26,17 +30,23 @@ umemd-test_compress-src  := umemd/compress.c
 umemd-test_touch-src     := umemd/touch.c
 umemd-test_options-src   := umemd/options.c umemd/codec.c common/uri.c
 umemd-test_mux-src       := umemd/mux.c umemd/codec.c
-umemd-test_stream-src    := umemd/stream.c umemd/mux.c umemd/codec.c umemd/loop.c common/uri.c
+umemd-test_stream-src    := umemd/stream.c umemd/mux.c umemd/loop.c common/uri.c $(tls-parts)
 umemd-test_socket-src    := umemd/socket.c common/runtime.c common/text.c common/uri.c \
 			    common/log.c
 umemd-test_strangers-src := umemd/strangers.c umemd/socket.c umemd/launcher.c umemd/channel.c \
-			    umemd/codec.c umemd/loop.c common/jsonl.c common/runtime.c \
-			    common/text.c common/uri.c common/log.c
+			    umemd/loop.c common/jsonl.c common/runtime.c common/text.c \
+			    common/uri.c common/log.c $(tls-parts)
 umemd-test_sandbox-src   := umemd/sandbox.c
 umemd-test_errands-src   := umemd/errands.c umemd/sandbox.c umemd/touch.c umemd/socket.c \
 			    common/runtime.c common/text.c common/uri.c common/log.c
-umemd-test_channel-src   := umemd/channel.c umemd/codec.c umemd/loop.c
+umemd-test_channel-src   := umemd/channel.c umemd/loop.c $(tls-parts)
+umemd-test_credentials-src := umemd/credentials.c umemd/codec.c umemd/tests/folder.c
+umemd-test_tls-src       := $(tls-parts)
 
 # Both roles in one host that has /dev/umem: loopback path/of/umemd
 vm-programs  += umemd/tests/loopback.c
-loopback-src := common/jsonl.c umemd/codec.c
+loopback-src := common/jsonl.c umemd/codec.c umemd/tests/folder.c
+
+# Credentials for the tests of migrations
+vm-programs     += umemd/tests/fill_folder.c
+fill_folder-src := umemd/tests/folder.c

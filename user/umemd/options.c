@@ -28,6 +28,12 @@ const char options_help[] =
 "  --uri=URI               where to connect to, or to listen:\n"
 "                          " URI_WANTED "\n"
 "  --region=NAME:FD:LENGTH a region of the guest; once for each\n"
+"  --tls-x509=FOLDER       encrypt all of it, with the certificates in there; files\n"
+"                          and checks are those of QEMU's tls-creds-x509\n"
+"  --tls-psk=FOLDER        encrypt all of it, with the keys in FOLDER/keys.psk\n"
+"  --tls-no-verify         with --tls-x509: take any certificate, or none\n"
+"  --tls-priority=STRING   what to agree on, as gnutls writes it (NORMAL); never less\n"
+"                          than TLS 1.2\n"
 "  --verbose               tell more on standard error\n"
 "\n"
 "source only:\n"
@@ -42,6 +48,9 @@ const char options_help[] =
 "  --compress=none|zstd    of pages nobody asked for, send those compressed that get\n"
 "                          smaller (none)\n"
 "  --no-checksum           send pages without checksums\n"
+"  --tls-hostname=NAME     with --tls-x509: whom the destination's certificate has to\n"
+"                          name (the host of --uri)\n"
+"  --tls-username=NAME     with --tls-psk: whose key to use (" CREDENTIALS_USER ")\n"
 "  --connect-timeout=N     seconds to wait for the destination (10)\n"
 "\n"
 "destination only:\n"
@@ -60,6 +69,10 @@ enum option_key {
 	KEY_STATE_FD,
 	KEY_URI,
 	KEY_REGION,
+	KEY_TLS_X509,
+	KEY_TLS_PSK,
+	KEY_TLS_NO_VERIFY,
+	KEY_TLS_PRIORITY,
 	KEY_FORWARD,
 	KEY_BACKWARD,
 	KEY_NO_PUSH,
@@ -68,6 +81,8 @@ enum option_key {
 	KEY_MAX_BULK_BANDWIDTH,
 	KEY_COMPRESS,
 	KEY_NO_CHECKSUM,
+	KEY_TLS_HOSTNAME,
+	KEY_TLS_USERNAME,
 	KEY_CONNECT_TIMEOUT,
 	KEY_NO_PREALLOC,
 	KEY_TOUCH,
@@ -81,6 +96,12 @@ static const struct option long_options[] = {
 	{ "state-fd", required_argument, NULL, KEY_STATE_FD },
 	{ "uri", required_argument, NULL, KEY_URI },
 	{ "region", required_argument, NULL, KEY_REGION },
+	{ "tls-x509", required_argument, NULL, KEY_TLS_X509 },
+	{ "tls-psk", required_argument, NULL, KEY_TLS_PSK },
+	{ "tls-no-verify", no_argument, NULL, KEY_TLS_NO_VERIFY },
+	{ "tls-priority", required_argument, NULL, KEY_TLS_PRIORITY },
+	{ "tls-hostname", required_argument, NULL, KEY_TLS_HOSTNAME },
+	{ "tls-username", required_argument, NULL, KEY_TLS_USERNAME },
 	{ "forward", required_argument, NULL, KEY_FORWARD },
 	{ "backward", required_argument, NULL, KEY_BACKWARD },
 	{ "no-push", no_argument, NULL, KEY_NO_PUSH },
@@ -180,6 +201,18 @@ static enum options_result take_uri(struct options *options, const char *text, c
 	return OPTIONS_RUN;
 }
 
+static enum options_result take_folder(struct options *options, enum credentials_kind kind,
+				       const char *name, const char *text, char *error)
+{
+	if (options->tls.kind)
+		return misuse(error, "--%s comes after another --tls-x509 or --tls-psk, wanted one of them", name);
+	if (!*text)
+		return misuse(error, "--%s is empty, wanted a folder of credentials", name);
+	options->tls.kind = kind;
+	options->tls.folder = text;
+	return OPTIONS_RUN;
+}
+
 static enum options_result take(struct options *options, enum option_key key, const char *name,
 				const char *text, char *error)
 {
@@ -211,6 +244,22 @@ static enum options_result take(struct options *options, enum option_key key, co
 		return take_uri(options, text, error);
 	case KEY_REGION:
 		return take_region(options, text, error);
+	case KEY_TLS_X509:
+		return take_folder(options, CREDENTIALS_X509, name, text, error);
+	case KEY_TLS_PSK:
+		return take_folder(options, CREDENTIALS_PSK, name, text, error);
+	case KEY_TLS_NO_VERIFY:
+		options->tls.no_verify = true;
+		break;
+	case KEY_TLS_PRIORITY:
+		options->tls.priority = text;
+		break;
+	case KEY_TLS_HOSTNAME:
+		options->tls.hostname = text;
+		break;
+	case KEY_TLS_USERNAME:
+		options->tls.username = text;
+		break;
 	case KEY_FORWARD:
 		return take_number(name, text, 0, PREFAULT_MAX, &options->policy.forward, error);
 	case KEY_BACKWARD:
@@ -248,6 +297,19 @@ static enum options_result take(struct options *options, enum option_key key, co
 	return result;
 }
 
+/* An option that would mean nothing may be a way to have meant more. */
+static enum options_result check_tls(const struct credentials_setup *tls, char *error)
+{
+	if (tls->priority && !tls->kind)
+		return misuse(error, "--tls-priority is there without --tls-x509 or --tls-psk, wanted one of them");
+	if ((tls->no_verify || tls->hostname) && tls->kind != CREDENTIALS_X509)
+		return misuse(error, "--tls-%s is there without --tls-x509, wanted that",
+			      tls->hostname ? "hostname" : "no-verify");
+	if (tls->username && tls->kind != CREDENTIALS_PSK)
+		return misuse(error, "--tls-username is there without --tls-psk, wanted that");
+	return OPTIONS_RUN;
+}
+
 static enum options_result check_complete(const struct options *options, char *error)
 {
 	if (options->control_fd < 0)
@@ -260,7 +322,7 @@ static enum options_result check_complete(const struct options *options, char *e
 		return misuse(error, "--region is missing");
 	if (options->precopy && !options->policy.push)
 		return misuse(error, "--precopy sends what nobody asked for, --no-push does not: wanted one of them");
-	return OPTIONS_RUN;
+	return check_tls(&options->tls, error);
 }
 
 enum options_result options_parse(struct options *options, int argc, char **argv, char *error)

@@ -7,6 +7,7 @@
 
 #include "common/uri.h"
 #include "umemd/codec.h"
+#include "umemd/credentials.h"
 #include "umemd/scheduler.h"
 #include "umemd/session.h"
 
@@ -19,6 +20,7 @@ struct options {
 	int state_fd;
 	struct uri uri;
 	char uri_text[URI_TEXT_MAX];
+	struct credentials_setup tls;	/* its strings are those of the command line */
 
 	struct hello_region regions[REGIONS_MAX];
 	int region_fds[REGIONS_MAX];

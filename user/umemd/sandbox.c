@@ -67,6 +67,7 @@ static const struct rule rules[] = {
 	/* Connections. */
 	ALWAYS(SANDBOX_MIGRATE, accept4),
 	ALWAYS(SANDBOX_MIGRATE, shutdown),
+	ALWAYS(SANDBOX_MIGRATE, getpeername),
 	IF(SANDBOX_MIGRATE, socketpair, IS(0, AF_UNIX), IS(1, STREAM)),
 	IF(SANDBOX_MIGRATE, ioctl, IS(1, SIOCOUTQ)),
 	IF(SANDBOX_MIGRATE, getsockopt, IS(1, SOL_SOCKET), IS(2, SO_ERROR)),

@@ -288,7 +288,7 @@ static void channel_ready(void *owner, uint32_t events)
 		if (err != -EAGAIN && !side_sent(side, channel, err))
 			return;
 	}
-	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) || channel_shakes_hands(channel))
 		side_receive(side, channel->kind, channel->index);
 }
 
@@ -324,6 +324,18 @@ void side_add(struct side *side, struct channel *channel, enum channel_kind kind
 	*channel->bytes += bytes;
 	side->channels[kind][index] = channel;
 	side->nr[kind] = max(side->nr[kind], index + 1);
+}
+
+void side_warn_if_plain(struct side *side, const struct channel *channel)
+{
+	struct socket_address peer;
+
+	if (side->warned || side->credentials || side->stream ||
+	    socket_peer(channel->watch.fd, &peer) || !socket_is_remote(&peer))
+		return;
+	side->warned = true;
+	log_warning("pages and device state travel unencrypted between here and %s, and neither side proves who it is: set tls-creds at both, or use a network that nobody else is on",
+		    channel->peer);
 }
 
 /* The launcher. */
@@ -390,7 +402,7 @@ static uint32_t wants(const struct side *side, const struct channel *channel)
 		return EPOLLOUT;
 	if (may_receive(side, channel))
 		events |= EPOLLIN;
-	if (channel_busy(channel) ||
+	if (channel_wants_write(channel) ||
 	    (side->role->has_more && side->role->has_more(side->owner, channel)))
 		events |= EPOLLOUT;
 	return events;
@@ -407,12 +419,44 @@ static void set_wants(struct side *side)
 	side->role->set_wants(side->owner);
 }
 
+/* What TLS has decrypted and holds, no poll tells of. */
+static bool has_more(const struct side *side, const struct channel *channel)
+{
+	return may_receive(side, channel) && channel_has_more(channel);
+}
+
+static bool any_has_more(const struct side *side)
+{
+	struct channel *channel;
+
+	for (int kind = 0; side_channel_credentials(side) && kind < SIDE_KINDS; kind++) {
+		side_for_each(side, kind, channel) {
+			if (has_more(side, channel))
+				return true;
+		}
+	}
+	return false;
+}
+
+static void receive_more(struct side *side)
+{
+	static const enum channel_kind order[] = { CHANNEL_URGENT, CHANNEL_CONTROL, CHANNEL_BULK };
+	struct channel *channel;
+
+	for (size_t i = 0; side_channel_credentials(side) && i < ARRAY_SIZE(order); i++) {
+		side_for_each(side, order[i], channel) {
+			if (has_more(side, channel))
+				side_receive(side, order[i], channel->index);
+		}
+	}
+}
+
 void side_run(struct side *side)
 {
 	uint64_t next_tick = 0;
 
 	while (!side->done) {
-		uint64_t now = now_ns();
+		uint64_t now = now_ns(), wait;
 		int err;
 
 		if (now >= next_tick) {
@@ -426,10 +470,11 @@ void side_run(struct side *side)
 		set_wants(side);
 		if (side->stream)
 			stream_turn(side->stream);
-		err = loop_turn(&side->loop, min(side->role->wait_ns(side->owner),
-						 next_tick - now));
+		wait = min(side->role->wait_ns(side->owner), next_tick - now);
+		err = loop_turn(&side->loop, any_has_more(side) ? 0 : wait);
 		if (err)
 			side_fail(side, "epoll: %s", strerror(-err));
+		receive_more(side);
 	}
 }
 
@@ -455,6 +500,19 @@ int side_init(struct side *side, const struct side_role *role, void *owner,
 	if (err)
 		loop_destroy(&side->loop);
 	return err;
+}
+
+int side_load_credentials(struct side *side, char *error)
+{
+	const struct options *options = side->options;
+	struct credentials_setup setup = options->tls;
+
+	if (setup.kind == CREDENTIALS_NONE)
+		return 0;
+	if (!setup.hostname && options->uri.kind == URI_TCP && options->uri.host[0])
+		setup.hostname = options->uri.host;
+	side->credentials = credentials_load(&setup, side->role->role == ROLE_DESTINATION, error);
+	return side->credentials ? 0 : -EINVAL;
 }
 
 int side_open_state(struct side *side, void (*ready)(void *owner, uint32_t events), char *error)
@@ -499,6 +557,7 @@ void side_destroy(struct side *side)
 {
 	side_close_channels(side);
 	stream_close(side->stream);
+	credentials_free(side->credentials);
 	launcher_finish(&side->launcher);
 	loop_destroy(&side->loop);
 }

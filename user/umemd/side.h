@@ -61,6 +61,7 @@ struct side_role {
  * @name: of the other side, for messages
  * @channels: by kind and index; NULL where there is none
  * @nr: places in use of each kind: none is there beyond, some may be empty
+ * @credentials: for TLS; NULL: without it
  * @stream: of fd: and exec:; NULL where each channel is a connection of its own
  * @lost_ns: when a channel that ended ends the rest; 0: none did
  */
@@ -74,6 +75,7 @@ struct side {
 	struct launcher launcher;
 	struct session session;
 	struct progress progress;
+	struct credentials *credentials;
 	struct stream *stream;
 	struct channel *channels[SIDE_KINDS][CHANNELS_MAX];
 	unsigned int nr[SIDE_KINDS];
@@ -81,6 +83,7 @@ struct side {
 	uint8_t session_id[SESSION_SIZE];
 	struct watch state;	/* QEMU's end of the device state */
 
+	bool warned;		/* that it is not encrypted */
 	uint64_t ping_ns;
 	uint64_t lost_ns;
 	char lost_why[CODEC_ERROR_MAX + 128];
@@ -101,6 +104,20 @@ struct side {
  */
 int side_init(struct side *side, const struct side_role *role, void *owner,
 	      const struct options *options);
+
+/**
+ * side_load_credentials - if TLS is wanted; to be done before anything is connected
+ * @error: CODEC_ERROR_MAX bytes, on failure a sentence
+ *
+ * Return: 0 or -EINVAL.
+ */
+int side_load_credentials(struct side *side, char *error);
+
+/* What its channels have to have: none where all of the stream is encrypted. */
+static inline const struct credentials *side_channel_credentials(const struct side *side)
+{
+	return side->stream ? NULL : side->credentials;
+}
 
 /* Turns the loop until side_finish(). */
 void side_run(struct side *side);
@@ -126,6 +143,9 @@ void side_lost(struct side *side, const char *format, ...)
 void side_add(struct side *side, struct channel *channel, enum channel_kind kind,
 	      unsigned int index, uint64_t bytes);
 void side_close_channels(struct side *side);
+
+/* A control channel is connected: say once if who listens on the way can read it. */
+void side_warn_if_plain(struct side *side, const struct channel *channel);
 
 /* NULL unless it is there. */
 struct channel *side_control(const struct side *side);

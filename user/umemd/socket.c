@@ -304,6 +304,23 @@ int socket_connected(int fd)
 	return -err;
 }
 
+int socket_peer(int fd, struct socket_address *address)
+{
+	address->size = sizeof(address->address);
+	return getpeername(fd, (struct sockaddr *)&address->address, &address->size) ? -errno : 0;
+}
+
+bool socket_is_remote(const struct socket_address *address)
+{
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&address->address;
+	const struct in6_addr *v6 = &((const struct sockaddr_in6 *)&address->address)->sin6_addr;
+
+	if (address->address.ss_family == AF_INET)
+		return ntohl(v4->sin_addr.s_addr) >> 24 != IN_LOOPBACKNET;
+	return address->address.ss_family == AF_INET6 && !IN6_IS_ADDR_LOOPBACK(v6) &&
+	       !(IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == IN_LOOPBACKNET);
+}
+
 void socket_limit_unsent(int fd, int bytes)
 {
 	/* Of a unix socket what the other side has not read is what is unsent. */

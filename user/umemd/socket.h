@@ -3,6 +3,7 @@
 #ifndef UMEMD_SOCKET_H
 #define UMEMD_SOCKET_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
@@ -73,6 +74,12 @@ int socket_accept(int listener, int *fd, char peer[SOCKET_TEXT_MAX], uint64_t *o
 /* Begin to connect; ready when writable, then socket_connected() tells how it went. */
 int socket_connect(const struct socket_address *address, int *fd);
 int socket_connected(int fd);
+
+/* Where the other end of a connection is. Return: 0 or -errno. */
+int socket_peer(int fd, struct socket_address *address);
+
+/* Is it reached through a network? */
+bool socket_is_remote(const struct socket_address *address);
 
 /**
  * struct socket_path - what TCP knows of the way to the other side

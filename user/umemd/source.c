@@ -997,6 +997,7 @@ static void connected(void *owner, struct channel *channel)
 		return;
 	}
 	channel->connecting = false;
+	side_warn_if_plain(&source->side, channel);
 	if (channel->kind != CHANNEL_CONTROL) {
 		channel->held = channel->kind == CHANNEL_BULK && came_too_late(source);
 		send_join(source, channel);
@@ -1063,7 +1064,7 @@ static struct channel *open_channel(struct source *source, enum channel_kind kin
 	}
 	if (kind == CHANNEL_BULK)
 		socket_limit_unsent(fd, BULK_UNSENT);
-	channel = channel_new(fd, text, NULL, &nothing, NULL);
+	channel = channel_new(fd, text, side_channel_credentials(side), NULL, &nothing, NULL);
 	if (!channel) {
 		side_lost(side, "out of memory");
 		return NULL;
@@ -1279,17 +1280,26 @@ static int map_regions(struct source *source, char *error)
 static int prepare_to_connect(struct source *source, char *error)
 {
 	const struct options *options = source->side.options;
+	bool streams = options->uri.kind == URI_FD || options->uri.kind == URI_EXEC;
 	struct errands_setup setup = { .addresses = source->addresses };
-	int err;
+	int err = 0;
 
-	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
-		source->side.stream = stream_open(&source->side.loop, &options->uri, NULL, NULL,
-						  error);
-		return source->side.stream ? 0 : -EIO;
+	if (!streams) {
+		err = socket_resolve(&options->uri, 0, source->addresses, &source->nr_addresses,
+				     error);
+		setup.nr_addresses = source->nr_addresses;
+		if (!err)
+			err = errands_start(&source->errands, &setup, error);
 	}
-	err = socket_resolve(&options->uri, 0, source->addresses, &source->nr_addresses, error);
-	setup.nr_addresses = source->nr_addresses;
-	return err ? err : errands_start(&source->errands, &setup, error);
+	/* Now: that process shall not know them. */
+	if (!err)
+		err = side_load_credentials(&source->side, error);
+	if (!err && streams) {
+		source->side.stream = stream_open(&source->side.loop, &options->uri,
+						  source->side.credentials, NULL, NULL, error);
+		err = source->side.stream ? 0 : -EIO;
+	}
+	return err;
 }
 
 static int prepare(struct source *source, char *error)

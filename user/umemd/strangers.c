@@ -55,7 +55,14 @@ void strangers_dismiss(struct stranger *stranger)
 	stranger->channel = NULL;
 }
 
-/* Closing right away could take the words back from the peer's buffer. */
+/* It was told no. Closing right away could take the words back from the peer's buffer. */
+static void see_off(struct stranger *stranger)
+{
+	shutdown(stranger->channel->watch.fd, SHUT_WR);
+	stranger->refused = true;
+	stranger->deadline_ns = now_ns() + GOODBYE_NS;
+}
+
 void strangers_refuse(struct stranger *stranger, enum refuse_code code, const char *text)
 {
 	struct frame frame = {
@@ -65,13 +72,10 @@ void strangers_refuse(struct stranger *stranger, enum refuse_code code, const ch
 	};
 
 	tell(stranger, text);
-	if (channel_send(stranger->channel, &frame, text)) {
+	if (channel_send(stranger->channel, &frame, text))
 		strangers_dismiss(stranger);
-		return;
-	}
-	shutdown(stranger->channel->watch.fd, SHUT_WR);
-	stranger->refused = true;
-	stranger->deadline_ns = now_ns() + GOODBYE_NS;
+	else
+		see_off(stranger);
 }
 
 struct channel *strangers_release(struct stranger *stranger)
@@ -124,6 +128,12 @@ static void ready(void *owner, uint32_t events)
 		drain(stranger);
 		return;
 	}
+	/* What that computes takes a while: many of them shall not hold up a session. */
+	if (channel_shakes_hands(channel)) {
+		if (strangers->shook_hands)
+			return;
+		strangers->shook_hands = true;
+	}
 	if (events & EPOLLOUT)
 		channel_flush(channel);
 	err = channel_receive(channel, error);
@@ -139,7 +149,11 @@ static void ready(void *owner, uint32_t events)
 		return;
 	}
 	tell(stranger, error);
-	strangers_dismiss(stranger);
+	/* What was sent may say why: our magic, or an alert of TLS. */
+	if (err == -EPROTO)
+		see_off(stranger);
+	else
+		strangers_dismiss(stranger);
 }
 
 /* Who comes. */
@@ -209,7 +223,8 @@ static struct channel *add(struct strangers *strangers, int fd, const char *peer
 		.origin = origin,
 		.deadline_ns = now_ns() + STRANGERS_NS,
 	};
-	stranger->channel = channel_new(fd, peer, &stranger->bytes, &watch, admit);
+	stranger->channel = channel_new(fd, peer, strangers->credentials, &stranger->bytes,
+					&watch, admit);
 	if (stranger->channel)
 		channel_flush(stranger->channel);
 	return stranger->channel;
@@ -245,10 +260,11 @@ static void listener_ready(void *owner, uint32_t events)
 	if (!err) {
 		/*
 		 * Who means it speaks at once, often before it is let in. To hear it now
-		 * leaves a flood no time to displace it.
+		 * leaves a flood no time to displace it. A handshake is not over at once, and
+		 * takes turns.
 		 */
 		channel = add(strangers, fd, peer, origin);
-		if (channel)
+		if (channel && !channel_shakes_hands(channel))
 			ready(channel, EPOLLIN);
 	} else if (err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM) {
 		go_deaf(strangers, err);
@@ -287,7 +303,10 @@ static void out_of_time(struct stranger *stranger)
 
 	snprintf(error, sizeof(error), "it did not introduce itself within %llu seconds",
 		 STRANGERS_NS / NSEC_PER_SEC);
-	if (!channel->magic_seen)
+	if (channel_shakes_hands(channel))
+		snprintf(error, sizeof(error), "it did not make the handshake of TLS within %llu seconds",
+			 STRANGERS_NS / NSEC_PER_SEC);
+	else if (!channel->magic_seen)
 		magic_check(channel->magic, channel->magic_have, MAGIC, error);
 	tell(stranger, error);
 }
@@ -311,12 +330,13 @@ void strangers_tick(struct strangers *strangers, uint64_t now)
 
 void strangers_set_wants(struct strangers *strangers)
 {
+	strangers->shook_hands = false;
 	for (int i = 0; i < STRANGERS_MAX; i++) {
 		struct channel *channel = strangers->places[i].channel;
 
 		if (channel)
 			loop_want(strangers->loop, &channel->watch,
-				  EPOLLIN | (channel_busy(channel) ? EPOLLOUT : 0));
+				  EPOLLIN | (channel_wants_write(channel) ? EPOLLOUT : 0));
 	}
 }
 

@@ -39,6 +39,8 @@ struct stranger {
 
 /**
  * struct strangers - who has come and not joined
+ * @credentials: that those who come have to match; NULL: they come without TLS
+ * @shook_hands: with one of them, in this turn of the loop
  * @introduced: one sent HELLO, JOIN or RESUME, which is its channel's frame: it is to
  *	be taken in or refused
  * @deaf: nobody is let in before the next tick: there is no descriptor for him
@@ -48,6 +50,8 @@ struct stranger {
 struct strangers {
 	struct loop *loop;
 	struct launcher *launcher;
+	const struct credentials *credentials;
+	bool shook_hands;
 	void (*introduced)(void *owner, struct stranger *stranger);
 	void *owner;
 
@@ -98,7 +102,7 @@ bool strangers_any(const struct strangers *strangers);
 /* Sends those away who have had their time. To be called a few times a second. */
 void strangers_tick(struct strangers *strangers, uint64_t now);
 
-/* What their descriptors are watched for. */
+/* What their descriptors are watched for. To be called before each turn of the loop. */
 void strangers_set_wants(struct strangers *strangers);
 
 /* Those still there are dismissed, and nobody else can come. */

@@ -18,6 +18,7 @@
 #include "common/util.h"
 
 #define TURN_RECORDS	8	/* sent before others in the loop have their turn */
+#define TURN_TLS	4	/* records of TLS that are received before that */
 #define REAP_MS		500
 #define CLOSE_MS	2000
 
@@ -89,6 +90,8 @@ break_stream(struct stream *stream, const char *format, ...)
 	va_end(args);
 
 	loop_remove(stream->loop, &stream->watch);
+	tls_free(stream->tls);
+	stream->tls = NULL;
 	close(stream->watch.fd);
 	stream->watch.fd = -1;
 	if (stream->command)
@@ -282,32 +285,63 @@ static void take_records(struct stream *stream)
 	stream->in_start = 0;
 }
 
-/* Whether the other side ended in an orderly way is for the channels to tell. */
-static void end_of_stream(struct stream *stream)
+/*
+ * @err: 0 its end. Whether the other side ended in an orderly way is for the channels
+ * to tell; what it sent instead of the magic says most.
+ */
+static void break_by(struct stream *stream, int err)
 {
-	char error[CODEC_ERROR_MAX];
+	char why[CODEC_ERROR_MAX];
 
-	if (!stream->magic_seen && stream->in_used) {
-		magic_check(stream->in, stream->in_used, MUX_MAGIC, error);
-		break_stream(stream, "%s", error);
-	} else {
-		break_stream(stream, "the stream ended");
-	}
+	if (!stream->magic_seen && stream->in_used)
+		magic_check(stream->in, stream->in_used, MUX_MAGIC, why);
+	else if (err == -EBADMSG && stream->tls)
+		snprintf(why, sizeof(why), "%s", tls_why(stream->tls));
+	else
+		snprintf(why, sizeof(why), "%s", err ? strerror(-err) : "the stream ended");
+	break_stream(stream, "%s", why);
+}
+
+/* Is TLS ready to be used, or without need? */
+static bool is_up(struct stream *stream)
+{
+	int err = 0;
+
+	if (stream->broken[0])
+		return false;
+	if (stream->tls && !tls_is_up(stream->tls))
+		err = tls_handshake(stream->tls);
+	if (err && err != -EAGAIN)
+		break_by(stream, err);
+	return !err;
+}
+
+/* As recv(). With TLS there is room for a record: what it holds is always all taken. */
+static ssize_t receive_bytes(struct stream *stream)
+{
+	uint8_t *bytes = stream->in + stream->in_used;
+	size_t room = STREAM_IN_MAX - stream->in_used;
+	ssize_t n;
+
+	if (stream->tls)
+		return tls_receive(stream->tls, bytes, room);
+	n = read(stream->watch.fd, bytes, room);
+	return n < 0 ? -errno : n;
 }
 
 /* Returns whether something came, so that more may. */
 static bool receive(struct stream *stream)
 {
-	ssize_t n = read(stream->watch.fd, stream->in + stream->in_used,
-			 STREAM_IN_MAX - stream->in_used);
+	ssize_t n;
 
+	if (!is_up(stream))
+		return false;
+	n = receive_bytes(stream);
 	if (n > 0) {
 		stream->in_used += (size_t)n;
 		take_records(stream);
-	} else if (!n) {
-		end_of_stream(stream);
-	} else if (errno != EAGAIN && errno != EINTR) {
-		break_stream(stream, "%s", strerror(errno));
+	} else if (n != -EAGAIN && n != -EINTR) {
+		break_by(stream, (int)n);
 	}
 	return n > 0 && !stream->broken[0];
 }
@@ -317,31 +351,44 @@ static void stream_ready(void *owner, uint32_t events)
 	struct stream *stream = owner;
 
 	/* What is to be sent is sent by stream_turn(). */
-	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-		receive(stream);
+	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+		return;
+	for (int i = 0; receive(stream) && stream->tls && i < TURN_TLS; i++)
+		;
 }
 
 /* To the stream. */
 
+static ssize_t send_bytes(struct stream *stream)
+{
+	struct iovec iov = { stream->out + stream->out_start, stream->out_used };
+	ssize_t n;
+
+	if (stream->tls)
+		return tls_send(stream->tls, &iov, 1);
+	n = write(stream->watch.fd, iov.iov_base, iov.iov_len);
+	return n < 0 ? -errno : n;
+}
+
 /* Returns whether all of it is gone. */
 static bool flush(struct stream *stream)
 {
+	if (!is_up(stream))
+		return false;
 	while (stream->out_used && !stream->broken[0]) {
-		ssize_t n = write(stream->watch.fd, stream->out + stream->out_start,
-				  stream->out_used);
+		ssize_t n = send_bytes(stream);
 
 		if (n >= 0) {
 			stream->out_start += (size_t)n;
 			stream->out_used -= (size_t)n;
-		} else if (errno == EAGAIN) {
+		} else if (n == -EAGAIN) {
 			return false;
-		} else if (errno != EINTR) {
-			int err = errno;
-
+		} else if (n != -EINTR) {
 			/* The other side may have said why: that is read first. */
 			while (receive(stream))
 				;
-			break_stream(stream, "%s", strerror(err));
+			if (!stream->broken[0])
+				break_by(stream, (int)n);
 		}
 	}
 	return !stream->broken[0];
@@ -395,6 +442,12 @@ static bool next_record(struct stream *stream)
 	return false;
 }
 
+static bool wants_write(const struct stream *stream)
+{
+	return stream->tls && !tls_is_up(stream->tls) ? tls_wants_write(stream->tls) :
+							stream->out_used;
+}
+
 static void set_wants(struct stream *stream)
 {
 	bool waiting = stream->out_used;
@@ -410,7 +463,7 @@ static void set_wants(struct stream *stream)
 			events |= EPOLLOUT;
 		loop_want(stream->loop, &channel->watch, events);
 	}
-	loop_want(stream->loop, &stream->watch, EPOLLIN | (waiting ? EPOLLOUT : 0));
+	loop_want(stream->loop, &stream->watch, EPOLLIN | (wants_write(stream) ? EPOLLOUT : 0));
 }
 
 void stream_turn(struct stream *stream)
@@ -488,6 +541,7 @@ static int open_descriptor(struct stream *stream, const struct uri *uri, char *e
 }
 
 struct stream *stream_open(struct loop *loop, const struct uri *uri,
+			   const struct credentials *credentials,
 			   void (*opened)(void *owner, int fd), void *owner, char *error)
 {
 	struct stream *stream = calloc(1, sizeof(*stream));
@@ -516,6 +570,12 @@ struct stream *stream_open(struct loop *loop, const struct uri *uri,
 	mux_init(&stream->mux, opened);
 	if (open_descriptor(stream, uri, error)) {
 		free(stream);
+		return NULL;
+	}
+	stream->tls = credentials ? tls_new(credentials, stream->watch.fd) : NULL;
+	if (credentials && !stream->tls) {
+		snprintf(error, CODEC_ERROR_MAX, "out of memory");
+		stream_close(stream);
 		return NULL;
 	}
 	memcpy(stream->out, MUX_MAGIC, MAGIC_SIZE);
@@ -547,7 +607,7 @@ static void finish(struct stream *stream)
 
 		while (flush(stream) && next_record(stream))
 			;
-		if (stream->out_used)
+		if (wants_write(stream))
 			poll_fd.events |= POLLOUT;
 		else if (mux_is_over(&stream->mux))
 			return;
@@ -564,6 +624,7 @@ void stream_close(struct stream *stream)
 	if (!stream)
 		return;
 	finish(stream);
+	tls_free(stream->tls);
 	if (stream->watch.fd >= 0) {
 		loop_remove(stream->loop, &stream->watch);
 		/* Others may hold a copy of the descriptor: the stream ends with us. */

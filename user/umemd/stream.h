@@ -15,6 +15,7 @@
 #include "common/uri.h"
 #include "umemd/loop.h"
 #include "umemd/mux.h"
+#include "umemd/tls.h"
 
 #define STREAM_IN_MAX		65536
 #define STREAM_OUT_MAX		(MUX_HEADER + MUX_DATA_MAX)
@@ -38,6 +39,7 @@ struct stream_channel {
 
 /**
  * struct stream - the stream and its channels; not to be touched from outside
+ * @tls: all of it is in there; NULL: it goes as it is
  * @opened: the destination: the source opened a channel, here is a socket of it
  * @command: of exec:; 0 else
  * @broken: why it is of no more use; empty while it is
@@ -46,6 +48,7 @@ struct stream {
 	struct loop *loop;
 	struct mux mux;
 	struct watch watch;
+	struct tls *tls;
 	struct stream_channel channels[MUX_CHANNELS];
 	void (*opened)(void *owner, int fd);
 	void *owner;
@@ -64,6 +67,7 @@ struct stream {
 
 /**
  * stream_open - begin to use the stream of a URI
+ * @credentials: for TLS; NULL: without it
  * @opened: NULL for the source
  * @owner: for @opened
  * @error: CODEC_ERROR_MAX bytes, on failure a sentence
@@ -71,6 +75,7 @@ struct stream {
  * Return: the stream; NULL.
  */
 struct stream *stream_open(struct loop *loop, const struct uri *uri,
+			   const struct credentials *credentials,
 			   void (*opened)(void *owner, int fd), void *owner, char *error);
 
 /**

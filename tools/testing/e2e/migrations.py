@@ -53,6 +53,9 @@ def guest_moves_and_every_page_is_right(pair):
     expect(int(info["faults"]) > 0, "nothing was waited for")
     expect(info["checksum errors"] == "0", f"info migrate says {info}")
     source.ask("info status", r"paused \(postmigrate\)")
+    for guest in (source, destination):
+        expect(guest.job.output().count("travel unencrypted") == 1,
+               f"the {guest.name} does not say once that it is not encrypted")
     # the source must never run the guest again
     source.ask("cont", r"has moved to|runs at")
     source.ask("info status", r"paused \(postmigrate\)")

@@ -19,10 +19,11 @@ import latency
 import migrations
 import prefault
 import refusals
+import tls
 import two_stage
 
 SUITES = {"migrations": migrations, "big": migrations.Big, "prefault": prefault,
-          "two_stage": two_stage, "refusals": refusals, "environment": environment,
+          "two_stage": two_stage, "refusals": refusals, "tls": tls, "environment": environment,
           "install": install, "latency": latency}
 
 

@@ -89,7 +89,7 @@ static void connection(struct result *result, struct setup *setup, const uint8_t
 	must(!loop_init(&loop));
 	must(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair));
 	setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
-	channel = channel_new(pair[1], "peer", &result->bytes, &watch, admit);
+	channel = channel_new(pair[1], "peer", NULL, &result->bytes, &watch, admit);
 	must(channel);
 	must(!setup->pages || !channel_take_pages(channel));
 

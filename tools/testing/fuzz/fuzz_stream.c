@@ -294,7 +294,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	peer = pair[0];
 	uri.fd = pair[1];
 	mux_init(&mux, source);
-	stream = stream_open(&loop, &uri, source ? NULL : opened, NULL, error);
+	stream = stream_open(&loop, &uri, NULL, source ? NULL : opened, NULL, error);
 	must(stream);
 	/* What was opened, and ended before anything was said, ends with END, too. */
 	for (int i = 0; i < MUX_CHANNELS; i++)

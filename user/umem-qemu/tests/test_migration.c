@@ -26,6 +26,9 @@ struct world {
 		enum migration_question question;
 		char command[40];
 		json_int_t bandwidth;	/* it sets that; 0: it does not */
+		char creds[16];		/* it sets tls-creds to that */
+		bool sets_creds;
+		char property[16];	/* qom-get */
 	} asked[ASKED_MAX];
 	size_t nr_asked, nr_answered;
 	unsigned int timer;
@@ -40,6 +43,9 @@ struct world {
 	json_int_t bandwidth;	/* max-bandwidth */
 	json_int_t channels;	/* multifd-channels */
 	const char *compression;	/* multifd-compression */
+	char creds[16];		/* tls-creds */
+	const char *authz;	/* tls-authz */
+	const char *tls_type, *tls_endpoint;	/* of the object, if there is one */
 	const char *status;	/* QEMU's run state */
 	uint64_t now;
 };
@@ -91,6 +97,13 @@ static void stop_umemd(void *context)
 	text_add(&w->did, "stop umemd\n");
 }
 
+static void text_of(char text[16], json_t *object, const char *key)
+{
+	const char *value = json_string_value(json_object_get(object, key));
+
+	snprintf(text, 16, "%s", value ? value : "");
+}
+
 static void ask_qemu(void *context, enum migration_question question, const char *command,
 		     json_t *arguments, bool with_stream)
 {
@@ -99,6 +112,9 @@ static void ask_qemu(void *context, enum migration_question question, const char
 
 	assert_true(w->nr_asked < ASKED_MAX);
 	w->asked[w->nr_asked].question = question;
+	w->asked[w->nr_asked].sets_creds = json_object_get(arguments, "tls-creds");
+	text_of(w->asked[w->nr_asked].creds, arguments, "tls-creds");
+	text_of(w->asked[w->nr_asked].property, arguments, "property");
 	w->asked[w->nr_asked].bandwidth =
 		strcmp(command, "migrate-set-parameters") ? 0 :
 		json_integer_value(json_object_get(arguments, "max-bandwidth"));
@@ -239,8 +255,9 @@ static json_t *canned_answer(const struct world *w, const char *command)
 	if (!strcmp(command, "query-migrate-capabilities"))
 		return capabilities(w);
 	if (!strcmp(command, "query-migrate-parameters"))
-		return json_pack("{s:I, s:i, s:I, s:I, s:s}", "max-bandwidth", w->bandwidth,
-				 "downtime-limit", 300, "max-postcopy-bandwidth", w->limit,
+		return json_pack("{s:s, s:s, s:s, s:I, s:i, s:I, s:I, s:s}", "tls-creds", w->creds,
+				 "tls-hostname", "", "tls-authz", w->authz ? w->authz : "",
+				 "max-bandwidth", w->bandwidth, "downtime-limit", 300, "max-postcopy-bandwidth", w->limit,
 				 "multifd-channels", w->channels,
 				 "multifd-compression", w->compression ? w->compression : "none");
 	if (!strcmp(command, "query-memdev"))
@@ -255,6 +272,22 @@ static json_t *canned_answer(const struct world *w, const char *command)
 	return json_object();
 }
 
+/* Of an object tls0; NULL: no such object, or it has no such property. */
+static json_t *property_of(const struct world *w, const char *property)
+{
+	if (!w->tls_type)
+		return NULL;
+	if (!strcmp(property, "type"))
+		return json_string(w->tls_type);
+	if (!strcmp(property, "endpoint"))
+		return json_string(w->tls_endpoint);
+	if (!strcmp(property, "dir"))
+		return json_string("/etc/pki/qemu");
+	if (!strcmp(property, "verify-peer"))
+		return json_true();
+	return !strcmp(property, "username") ? NULL : json_string("");
+}
+
 static const char *next_question(const struct world *w)
 {
 	return w->nr_answered < w->nr_asked ? w->asked[w->nr_answered].command : NULL;
@@ -266,6 +299,13 @@ static void answer(struct world *w, const char *error)
 	json_t *result = error ? NULL : canned_answer(w, w->asked[i].command);
 
 	assert_true(i < w->nr_asked);
+	if (!strcmp(w->asked[i].command, "qom-get")) {
+		json_decref(result);
+		result = property_of(w, w->asked[i].property);
+		error = result ? NULL : "not found";
+	}
+	if (w->asked[i].sets_creds && !error)
+		strcpy(w->creds, w->asked[i].creds);
 	if (!strcmp(w->asked[i].command, "cont") && !error)
 		w->status = "running";
 	if (w->asked[i].bandwidth && !error)
@@ -1403,6 +1443,7 @@ static void test_destination_does_its_steps_in_this_order(void **state)
 	static const char want[] =
 		"log STATE role=destination state=setup\n"
 		"ask query-migrate-capabilities\n"
+		"ask query-migrate-parameters\n"
 		"ask migrate-set-capabilities {\"capabilities\":["
 		"{\"capability\":\"x-ignore-shared\",\"state\":true},"
 		"{\"capability\":\"late-block-activate\",\"state\":true},"
@@ -1410,6 +1451,7 @@ static void test_destination_does_its_steps_in_this_order(void **state)
 		"start destination tcp:0:4444 0\n"
 		"log LISTENING uri=tcp:0.0.0.0:4444\n"
 		"log STATE role=destination state=advise\n"
+		"ask query-migrate-parameters\n"
 		"ask getfd {\"fdname\":\"umem-state\"} +stream\n"
 		"ask migrate-incoming {\"uri\":\"fd:umem-state\"}\n"
 		"log STATE role=destination state=listen\n"
@@ -1440,6 +1482,152 @@ static void test_destination_does_its_steps_in_this_order(void **state)
 	assert_string_equal(w->did.data, want);
 	assert_int_equal(w->migration.resumed_us, 77);
 	assert_int_equal(w->give_ups, 0);
+}
+
+/* ---- TLS ---- */
+
+static void give_credentials(struct world *w, const char *type, const char *endpoint)
+{
+	strcpy(w->creds, "tls0");
+	w->tls_type = type;
+	w->tls_endpoint = endpoint;
+}
+
+static void test_credentials_are_known_before_umemd_starts(void **state)
+{
+	struct world *w = *state;
+
+	give_credentials(w, "tls-creds-x509", "client");
+	go_to(w, STEP_MEMORY);
+	assert_did(w, "ask qom-get {\"path\":\"/objects/tls0\",\"property\":\"type\"}\n"
+		   "ask qom-get {\"path\":\"/objects/tls0\",\"property\":\"dir\"}\n");
+	assert_false(did(w, "start source"));
+	assert_string_equal(json_string_value(json_object_get(w->migration.tls, "dir")),
+			    "/etc/pki/qemu");
+	assert_null(json_object_get(w->migration.tls, "username"));
+	answer_all(w);
+	assert_did(w, "start source");
+}
+
+static void test_without_credentials_no_object_is_asked(void **state)
+{
+	struct world *w = *state;
+
+	go_to(w, STEP_ADVISE);
+	assert_null(w->migration.tls);
+	assert_false(did(w, "qom-get"));
+}
+
+/* QEMU would speak TLS with umemd; afterwards it has what the user had set. */
+static void test_source_keeps_credentials_from_qemu_while_the_stream_flows(void **state)
+{
+	struct world *w = *state;
+
+	for (int way = 0; way < 2; way++) {
+		restart(w);
+		give_credentials(w, "tls-creds-x509", "client");
+		go_to(w, STEP_PARAMETERS);
+		assert_string_equal(w->creds, "tls0");
+		answer_until(w, "migrate");
+		assert_string_equal(w->creds, "");
+		answer_all(w);
+		status(w, "active");
+		migration_parameters_changed(&w->migration);	/* umem's own is none of the user's */
+		if (way) {
+			migration_cancel(&w->migration);
+			play_undo(w, true);
+			assert_undone(w, "cancel", way, true);
+		} else {
+			w->status = "finish-migrate";
+			event(w, "STOP");
+			answer_all(w);
+			status(w, "pre-switchover");
+			answer_all(w);
+			w->status = "postmigrate";
+			status(w, "completed");
+			umemd(w, "{\"event\":\"ready\"}");
+			answer_all(w);
+			assert_true(w->migration.moved);
+		}
+		assert_string_equal(w->creds, "tls0");
+		assert_int_equal(w->bandwidth, BANDWIDTH);
+	}
+}
+
+static void test_destination_keeps_credentials_from_qemu_until_go(void **state)
+{
+	struct world *w = *state;
+
+	give_credentials(w, "tls-creds-psk", "server");
+	expect(w, false, false);
+	assert_did(w, "start destination");
+	assert_string_equal(w->creds, "tls0");
+	umemd_state(w, "advise");
+	answer_until(w, "migrate-incoming");
+	assert_string_equal(w->creds, "");
+	answer_all(w);
+	loaded(w);
+	assert_string_equal(w->creds, "");
+	umemd(w, "{\"event\":\"go\",\"run\":true}");
+	answer_all(w);
+	assert_string_equal(w->creds, "tls0");
+}
+
+/* umemd goes by what was set when it began; QEMU must not go by what was set since. */
+static void test_credentials_set_after_listening_are_kept_from_qemu(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	strcpy(w->creds, "tls0");
+	umemd_state(w, "advise");
+	answer_until(w, "migrate-incoming");
+	assert_string_equal(w->creds, "");
+	assert_null(w->migration.tls);
+	answer_all(w);
+	loaded(w);
+	umemd(w, "{\"event\":\"go\",\"run\":true}");
+	answer_all(w);
+	assert_string_equal(w->creds, "tls0");
+}
+
+static void source_refuses(struct world *w, const char *why)
+{
+	go_to(w, STEP_QUERY);
+	answer_all(w);
+	assert_undone(w, why, STEP_QUERY, true);
+	assert_did(w, why);
+	assert_false(did(w, "start source"));
+	assert_string_equal(w->creds, "tls0");
+	restart(w);
+}
+
+static void test_unfit_credentials_are_refused_before_umemd_starts(void **state)
+{
+	struct world *w = *state;
+
+	strcpy(w->creds, "tls0");
+	source_refuses(w, "tls-creds is \"tls0\", wanted the id of a -object");
+	give_credentials(w, "tls-creds-anon", "client");
+	source_refuses(w, "a tls-creds-anon, wanted a tls-creds-x509 or a tls-creds-psk");
+	give_credentials(w, "tls-creds-x509", "server");
+	source_refuses(w, "of endpoint=server, wanted one of endpoint=client where a guest leaves");
+	give_credentials(w, "tls-creds-x509", "client");
+	w->authz = "rules";	/* QEMU's clients do not look at it either */
+	go_to(w, STEP_ADVISE);
+	assert_did(w, "start source");
+
+	restart(w);
+	give_credentials(w, "tls-creds-x509", "server");
+	w->authz = "rules";
+	expect(w, true, false);
+	assert_did(w, "say migrate_incoming: tls-authz is \"rules\", which umem does not look at");
+	assert_false(did(w, "start destination"));
+	assert_int_equal(w->migration.phase, PHASE_EXPECT);
+	w->authz = NULL;
+	assert_null(migration_listen(&w->migration, "tcp:0:4444"));
+	answer_all(w);
+	assert_did(w, "start destination");
 }
 
 static void assert_runs(struct world *w, bool go_run, bool want)
@@ -2130,6 +2318,12 @@ int main(void)
 		test(test_settings_made_during_precopy_are_those_set_back),
 		test(test_a_second_migrate_during_precopy_is_refused),
 		test(test_destination_does_its_steps_in_this_order),
+		test(test_credentials_are_known_before_umemd_starts),
+		test(test_without_credentials_no_object_is_asked),
+		test(test_source_keeps_credentials_from_qemu_while_the_stream_flows),
+		test(test_destination_keeps_credentials_from_qemu_until_go),
+		test(test_credentials_set_after_listening_are_kept_from_qemu),
+		test(test_unfit_credentials_are_refused_before_umemd_starts),
 		test(test_guest_starts_only_if_it_ran_and_nobody_wants_it_paused),
 		test(test_before_go_nothing_typed_reaches_the_destinations_qemu),
 		test(test_ready_needs_both_a_loaded_qemu_and_the_end_of_the_stream),

@@ -76,6 +76,29 @@ static void test_destination_gets_regions_and_touch(void **state)
 	free(text);
 }
 
+static void test_both_get_their_part_of_tls(void **state)
+{
+	struct hmp_command command = { .forward = 8 };
+	struct umemd_setup setup = {
+		.role = MIGRATION_SOURCE, .uri = "tcp:h:1", .command = &command,
+		.tls = json_pack("{s:s, s:s, s:s, s:b}", "type", "tls-creds-x509", "dir", "/p",
+				 "hostname", "b", "verify-peer", 1),
+	};
+	char *text;
+
+	(void)state;
+	text = joined(umemd_argv(&setup, 7, 8));
+	assert_string_equal(text, "umemd source --control-fd=7 --state-fd=8 --uri=tcp:h:1 "
+			    "--tls-x509=/p --tls-hostname=b --forward=8 --backward=0");
+	free(text);
+	setup.role = MIGRATION_DESTINATION;
+	text = joined(umemd_argv(&setup, 7, 8));
+	assert_string_equal(text, "umemd destination --control-fd=7 --state-fd=8 --uri=tcp:h:1 "
+			    "--tls-x509=/p");
+	free(text);
+	json_decref(setup.tls);
+}
+
 /* ---- a process ---- */
 
 struct seen {
@@ -301,6 +324,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_source_gets_regions_prefault_and_push),
 		cmocka_unit_test(test_destination_gets_regions_and_touch),
+		cmocka_unit_test(test_both_get_their_part_of_tls),
 		cmocka_unit_test(test_commands_and_events_and_the_stream_pass),
 		cmocka_unit_test(test_descriptor_of_the_uri_is_given_away),
 		cmocka_unit_test(test_descriptor_that_is_not_to_be_had_is_told),

@@ -36,6 +36,7 @@
 #include "common/util.h"
 #include "libumem.h"
 #include "umemd/codec.h"
+#include "umemd/tests/folder.h"
 
 #define PAGE		4096UL
 #define MIB		(1UL << 20)
@@ -193,6 +194,9 @@ struct side {
 
 #define ARGUMENTS 24
 
+/* What umemds are told of TLS that start from now on: destinations, then sources. */
+static const char *tls_options[2][3];
+
 static void start_side(struct side *side, const char *role, const char *uri,
 		       const struct memory *memory, unsigned int count, const char *const *extra)
 {
@@ -213,6 +217,8 @@ static void start_side(struct side *side, const char *role, const char *uri,
 			 (unsigned long long)memory[i].length);
 	for (; extra && *extra; extra++)
 		snprintf(texts[n++], 256, "%s", *extra);
+	for (const char **option = tls_options[!strcmp(role, "source")]; *option; option++)
+		snprintf(texts[n++], 256, "%s", *option);
 	for (int i = 0; i < n; i++)
 		arguments[i] = texts[i];
 	arguments[n] = NULL;
@@ -3061,6 +3067,291 @@ static void test_region_has_a_pager(struct migration *m)
 	close(pager);
 }
 
+/* TLS. Each side has a folder of its own, so that they can differ. */
+
+#define DESTINATION_FOLDER	"/tmp/umem-loopback-destination"
+#define SOURCE_FOLDER		"/tmp/umem-loopback-source"
+#define TLS_HOST		"127.0.0.1"
+
+static void tell_tls(const char *destination, const char *destination_more, const char *source,
+		     const char *source_more)
+{
+	tls_options[0][0] = destination;
+	tls_options[0][1] = destination_more;
+	tls_options[1][0] = source;
+	tls_options[1][1] = source_more;
+}
+
+static void fill_folders(const struct folder_setup *destination, const struct folder_setup *source)
+{
+	folder_fill(DESTINATION_FOLDER, destination);
+	folder_fill(SOURCE_FOLDER, source);
+}
+
+static void use_x509(void)
+{
+	static const struct folder_setup good = { .host = TLS_HOST };
+
+	fill_folders(&good, &good);
+	tell_tls("--tls-x509=" DESTINATION_FOLDER, NULL, "--tls-x509=" SOURCE_FOLDER,
+		 "--tls-hostname=" TLS_HOST);
+}
+
+static void use_keys(const char *destination, const char *source)
+{
+	folder_keys(DESTINATION_FOLDER, destination);
+	folder_keys(SOURCE_FOLDER, source);
+	tell_tls("--tls-psk=" DESTINATION_FOLDER, NULL, "--tls-psk=" SOURCE_FOLDER, NULL);
+}
+
+static void forget_tls(void)
+{
+	tell_tls(NULL, NULL, NULL, NULL);
+	folder_remove(DESTINATION_FOLDER);
+	folder_remove(SOURCE_FOLDER);
+}
+
+static void test_x509(struct migration *m)
+{
+	use_x509();
+	tls_options[1][1] = NULL;	/* the host is that of the URI */
+	test_three_regions(m);
+}
+
+static void test_x509_two_stages(struct migration *m)
+{
+	static const char *const extra[] = { "--precopy", "--compress=zstd", NULL };
+
+	use_x509();
+	/* Little of it: where the CPU is emulated AES is, too. */
+	begin(m, 1, 4 * MIB, extra, false);
+	travel_in_two_stages(m, 3);
+}
+
+static void test_x509_channels(struct migration *m)
+{
+	use_x509();
+	test_four_channels_of_each(m);
+}
+
+static void test_x509_cut_and_resumed(struct migration *m)
+{
+	use_x509();
+	test_cut_and_resumed(m);
+}
+
+static void test_x509_memory(struct migration *m)
+{
+	use_x509();
+	test_memory_is_bounded(m);
+}
+
+static void test_x509_unix(struct migration *m)
+{
+	use_x509();
+	test_unix(m);
+}
+
+static void test_x509_fd(struct migration *m)
+{
+	use_x509();
+	test_fd(m);
+}
+
+static void test_x509_without_a_client(struct migration *m)
+{
+	use_x509();
+	folder_remove_file(SOURCE_FOLDER, "client-cert.pem");
+	folder_remove_file(SOURCE_FOLDER, "client-key.pem");
+	tls_options[0][1] = "--tls-no-verify";
+	test_push(m);
+}
+
+static void test_psk(struct migration *m)
+{
+	use_keys(NULL, NULL);
+	tls_options[1][1] = "--tls-username=other";
+	test_push(m);
+}
+
+static void test_psk_unix(struct migration *m)
+{
+	use_keys(NULL, NULL);
+	test_unix(m);
+}
+
+static void test_psk_fd_two_stages(struct migration *m)
+{
+	use_keys(NULL, NULL);
+	begin_over_pair(m, precopy);
+	travel_in_two_stages(m, 1);
+}
+
+/* The source cannot come, both say why, and the destination waits on for a good one. */
+static void expect_sent_away(struct migration *m, const char *source, const char *destination)
+{
+	expect(&m->source, "error", "message", source);
+	check(wait_side(&m->source) == 1);
+	if (destination)
+		expect(&m->destination, "refused", "message", destination);
+	check(m->destination.running);
+	end_side(&m->source);
+}
+
+static void sends_away(struct migration *m, const char *source, const char *destination)
+{
+	lonely_destination(m);
+	begin_source(m, m->port, NULL);
+	expect_sent_away(m, source, destination);
+	end(m);
+}
+
+static void test_x509_refused(struct migration *m)
+{
+	static const struct folder_setup good = { .host = TLS_HOST };
+	static const struct folder_setup other_ca = { .host = TLS_HOST, .seed = 1 };
+	static const struct folder_setup other_host = { .host = "else.example" };
+	static const struct folder_setup no_client = { .host = TLS_HOST, .no_client = true };
+
+	use_x509();
+	fill_folders(&good, &other_ca);
+	sends_away(m, "the certificate \"CN=127.0.0.1\" of the other side is of no CA in ca-cert.pem",
+		   "(TLS alert \"CA is unknown\"): our certificate is of no CA in its ca-cert.pem");
+	fill_folders(&other_host, &good);
+	sends_away(m, "the certificate \"CN=else.example\" does not name host \"127.0.0.1\"",
+		   "it does not take our certificate");
+	fill_folders(&good, &no_client);
+	folder_remove_file(SOURCE_FOLDER, "client-cert.pem");
+	folder_remove_file(SOURCE_FOLDER, "client-key.pem");
+	sends_away(m, "it wants this side to have a client-cert.pem",
+		   "the other side sent no certificate");
+	/* With the source looking away it is the destination that refuses. */
+	fill_folders(&good, &other_ca);
+	tls_options[1][1] = "--tls-no-verify";
+	sends_away(m, "(TLS alert \"CA is unknown\"): our certificate is of no CA",
+		   "the certificate \"CN=the source\" of the other side is of no CA in ca-cert.pem");
+}
+
+static void test_psk_refused(struct migration *m)
+{
+	use_keys("qemu:11223344556677\n", "qemu:11223344556678\n");
+	sends_away(m, "does the user have another key in keys.psk there?",
+		   "does the user have another key in keys.psk there?");
+	use_keys("qemu:11223344556677\n", "eve:11223344556677\n");
+	tls_options[1][1] = "--tls-username=eve";
+	sends_away(m, "its keys.psk has no key of our user", "no key of user \"eve\"");
+	use_x509();
+	use_keys(NULL, NULL);
+	tls_options[0][0] = "--tls-x509=" DESTINATION_FOLDER;
+	sends_away(m, "does one side have x509, the other PSK?",
+		   "does one side have x509, the other PSK?");
+}
+
+/* Neither falls back to the other's way. */
+static void test_tls_at_one_side(struct migration *m)
+{
+	static const char without[] = "it speaks without TLS, wanted TLS: set tls-creds at both sides";
+	static const char with[] = "it speaks TLS, wanted none: set tls-creds at both sides, or at neither";
+
+	use_x509();
+	tell_tls("--tls-x509=" DESTINATION_FOLDER, NULL, NULL, NULL);
+	sends_away(m, with, without);
+	begin_over(m, "unix:" UNIX_PATH, "unix:" UNIX_PATH, NULL);
+	expect_sent_away(m, with, without);
+	end(m);
+	begin_over_pair(m, NULL);
+	expect(&m->source, "error", "message", with);
+	expect(&m->destination, "error", "message", without);
+	end(m);
+
+	tell_tls(NULL, NULL, "--tls-x509=" SOURCE_FOLDER, "--tls-hostname=" TLS_HOST);
+	sends_away(m, without, with);
+	begin_over(m, "unix:" UNIX_PATH, "unix:" UNIX_PATH, NULL);
+	expect_sent_away(m, without, with);
+	end(m);
+	begin_over_pair(m, NULL);
+	expect(&m->source, "error", "message", without);
+	expect(&m->destination, "error", "message", with);
+}
+
+static void test_x509_refused_on_a_stream(struct migration *m)
+{
+	static const struct folder_setup good = { .host = TLS_HOST };
+	static const struct folder_setup other_ca = { .host = TLS_HOST, .seed = 1 };
+
+	use_x509();
+	fill_folders(&good, &other_ca);
+	begin_over_pair(m, NULL);
+	expect(&m->source, "error", "message", "of the other side is of no CA in ca-cert.pem");
+	expect(&m->destination, "error", "message", "our certificate is of no CA");
+	check(wait_side(&m->source) == 1);
+	check(wait_side(&m->destination) == 1);
+}
+
+/* Before anything is connected: nobody listens there. */
+static void expect_bad_file(struct migration *m, const char *role, const char *uri,
+			    const char *message)
+{
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 1, MIB);
+	start_side(&m->source, role, uri, m->from, 1, NULL);
+	expect(&m->source, "error", "message", message);
+	check(wait_side(&m->source) == 1);
+	end(m);
+}
+
+static void test_bad_files(struct migration *m)
+{
+	static const struct folder_setup expired = {
+		.host = TLS_HOST, .server_expired = true, .client_expired = true,
+	};
+
+	use_x509();
+	tls_options[1][1] = NULL;
+	folder_remove_file(SOURCE_FOLDER, "ca-cert.pem");
+	folder_remove_file(DESTINATION_FOLDER, "server-key.pem");
+	expect_bad_file(m, "source", "tcp:127.0.0.1:1",
+			SOURCE_FOLDER "/ca-cert.pem: No such file or directory, wanted certificates of CAs");
+	expect_bad_file(m, "destination", "tcp:127.0.0.1:0",
+			DESTINATION_FOLDER "/server-key.pem: No such file or directory");
+	fill_folders(&expired, &expired);
+	expect_bad_file(m, "source", "tcp:127.0.0.1:1",
+			SOURCE_FOLDER "/client-cert.pem: the certificate has expired");
+	expect_bad_file(m, "destination", "tcp:127.0.0.1:0",
+			DESTINATION_FOLDER "/server-cert.pem: the certificate has expired");
+	use_x509();
+	tls_options[1][1] = NULL;
+	expect_bad_file(m, "source", "unix:" UNIX_PATH, "wanted tls-hostname to be set");
+}
+
+/* One that says nothing, and one that stops in the middle, keep nobody waiting. */
+static void test_silent_in_the_handshake(struct migration *m)
+{
+	static const uint8_t beginning[] = { 22, 3, 1, 1, 0, 1, 0, 0, 252, 3, 3 };
+	int silent, slow;
+
+	use_x509();
+	lonely_destination(m);
+	silent = connect_to(m->port);
+	slow = connect_to(m->port);
+	check(send(slow, beginning, sizeof(beginning), MSG_NOSIGNAL) == sizeof(beginning));
+	then_migrates(m);
+	close(silent);
+	close(slow);
+}
+
+static void test_silent_in_the_handshake_is_sent_away(struct migration *m)
+{
+	int silent;
+
+	use_x509();
+	lonely_destination(m);
+	silent = connect_to(m->port);
+	expect(&m->destination, "refused", "message",
+	       "did not make the handshake of TLS within 10 seconds");
+	close(silent);
+}
+
 static const struct {
 	const char *name;
 	void (*run)(struct migration *m);
@@ -3149,6 +3440,30 @@ static const struct {
 	{ "the other side is silent: said after the time given", test_destination_is_silent },
 	{ "unknown host: said by name", test_unknown_host },
 	{ "region with a pager: said which region", test_region_has_a_pager },
+	{ "TLS, x509: everything arrives over tcp", test_x509 },
+	{ "TLS, x509: two stages, compressed", test_x509_two_stages },
+	{ "TLS, x509: four channels of each kind carry it", test_x509_channels },
+	{ "TLS, x509: connections cut after GO four times, resumed each time",
+	  test_x509_cut_and_resumed },
+	{ "TLS, x509: memory of umemd stays below 32 MiB", test_x509_memory },
+	{ "TLS, x509: everything arrives over a unix socket", test_x509_unix },
+	{ "TLS, x509: everything arrives over one inherited descriptor", test_x509_fd },
+	{ "TLS, x509: a source without certificate, where that is allowed",
+	  test_x509_without_a_client },
+	{ "TLS, PSK: everything arrives over tcp", test_psk },
+	{ "TLS, PSK: everything arrives over a unix socket", test_psk_unix },
+	{ "TLS, PSK: two stages over one inherited descriptor", test_psk_fd_two_stages },
+	{ "TLS, x509: other CA, other host, no certificate: refused, said at both sides",
+	  test_x509_refused },
+	{ "TLS, x509: other CA on one stream: refused, said at both sides",
+	  test_x509_refused_on_a_stream },
+	{ "TLS, PSK: other key, other user, x509 there: refused, said at both sides",
+	  test_psk_refused },
+	{ "TLS at one side only: refused, said at both sides", test_tls_at_one_side },
+	{ "TLS: a file missing or expired: said before anything is connected", test_bad_files },
+	{ "TLS: who is silent in the handshake blocks nobody", test_silent_in_the_handshake },
+	{ "TLS: who is silent in the handshake is sent away",
+	  test_silent_in_the_handshake_is_sent_away },
 };
 
 int main(int argc, char **argv)
@@ -3178,6 +3493,7 @@ int main(int argc, char **argv)
 		}
 		tests[i].run(&m);
 		end(&m);
+		forget_tls();
 		failures += test_failed;
 		printf("%sok %d %s\n# %llu ms\n", test_failed ? "not " : "", test_number,
 		       test_name, (unsigned long long)((now_ns() - started) / NSEC_PER_MSEC));

@@ -2,12 +2,15 @@
 #include "umemd/channel.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "umemd/tests/cmocka_first.h"
+#include "umemd/tests/folder.h"
 
 static struct loop loop;
 static struct channel *channel;
@@ -25,6 +28,11 @@ static int admit(struct channel *asked, const struct frame *frame, char *text)
 	return -EPROTO;
 }
 
+/* With TLS: of the peer. */
+static char folder[64];
+static struct credentials *credentials[2];
+static struct tls *peer_tls;
+
 static int setup(void **state)
 {
 	struct watch watch = { .priority = PRIORITY_CONTROL };
@@ -35,9 +43,25 @@ static int setup(void **state)
 		return -1;
 	bytes = 0;
 	not_admitted = 0;
-	channel = channel_new(fds[0], "peer", &bytes, &watch, admit);
+	channel = channel_new(fds[0], "peer", credentials[1], &bytes, &watch, admit);
 	peer = fds[1];
 	return channel ? channel_take_pages(channel) : -1;
+}
+
+static int setup_tls(void **state)
+{
+	struct credentials_setup wanted = { .kind = CREDENTIALS_PSK, .folder = folder };
+
+	strcpy(folder, "/tmp/umem-test-channel-XXXXXX");
+	if (!mkdtemp(folder))
+		return -1;
+	folder_keys(folder, NULL);
+	for (int i = 0; i < 2; i++)
+		credentials[i] = credentials_load(&wanted, i, error);
+	if (!credentials[0] || !credentials[1] || setup(state))
+		return -1;
+	peer_tls = tls_new(credentials[0], peer);
+	return !peer_tls;
 }
 
 static int teardown(void **state)
@@ -45,14 +69,49 @@ static int teardown(void **state)
 	(void)state;
 	channel_free(&loop, channel);
 	loop_destroy(&loop);
+	tls_free(peer_tls);
+	peer_tls = NULL;
 	if (peer >= 0)
 		close(peer);
+	for (int i = 0; i < 2; i++) {
+		credentials_free(credentials[i]);
+		credentials[i] = NULL;
+	}
+	folder_remove(folder);
 	return 0;
+}
+
+static void shake_hands(void)
+{
+	for (int i = 0; i < 20 && peer_tls && channel_shakes_hands(channel); i++) {
+		assert_in_range(-tls_handshake(peer_tls), 0, EAGAIN);
+		assert_int_equal(channel_receive(channel, error), -EAGAIN);
+	}
+	assert_false(channel_shakes_hands(channel));
+	if (peer_tls && !tls_is_up(peer_tls))
+		assert_int_equal(tls_handshake(peer_tls), 0);
 }
 
 static void put(const void *data, size_t size)
 {
-	assert_int_equal(write(peer, data, size), size);
+	struct iovec iov = { (void *)(uintptr_t)data, size };
+
+	shake_hands();
+	while (peer_tls && iov.iov_len) {
+		ssize_t n = tls_send(peer_tls, &iov, 1);
+
+		assert_true(n > 0);
+		iov.iov_base = (uint8_t *)iov.iov_base + n;
+		iov.iov_len -= (size_t)n;
+	}
+	if (!peer_tls)
+		assert_int_equal(write(peer, data, size), size);
+}
+
+static ssize_t get(void *data, size_t size)
+{
+	shake_hands();
+	return peer_tls ? tls_receive(peer_tls, data, size) : read(peer, data, size);
 }
 
 static size_t make_frame(uint8_t *out, struct frame frame, const void *payload)
@@ -137,7 +196,7 @@ static void test_pages_cut_at_every_byte(void **state)
 		assert_int_equal(err, -EAGAIN);
 	}
 	assert_int_equal(frames, 2);
-	assert_int_equal(bytes, size);
+	assert_int_equal(bytes, size + (peer_tls ? MAGIC_SIZE : 0));	/* it has sent that */
 }
 
 static void test_the_end_is_told_wherever_it_comes(void **state)
@@ -220,7 +279,7 @@ static void test_what_is_queued_is_bounded_and_complete(void **state)
 	assert_true(channel_queued(channel) <= CHANNEL_OUT_MAX);
 	assert_int_equal(channel_flush(channel), -EAGAIN);
 	for (;;) {
-		n = read(peer, seen, sizeof(seen));
+		n = get(seen, sizeof(seen));
 		if (n <= 0)
 			break;
 		got += (size_t)n;
@@ -246,7 +305,7 @@ static void test_pages_leave_from_where_they_lie(void **state)
 	}
 	assert_int_equal(channel_send_pages(channel, iov, CHANNEL_IOV_MAX), 0);
 	while (got < whole) {
-		n = read(peer, seen, sizeof(seen));
+		n = get(seen, sizeof(seen));
 		assert_true(n > 0);
 		for (ssize_t i = 0; i < n; i++, got++) {
 			if (got >= MAGIC_SIZE + sizeof(head))
@@ -256,10 +315,83 @@ static void test_pages_leave_from_where_they_lie(void **state)
 	}
 	assert_int_equal(wrong, 0);
 	assert_false(channel_busy(channel));
+	assert_true(get(seen, sizeof(seen)) < 0);
+}
+
+static void test_tls_nothing_goes_before_the_handshake(void **state)
+{
+	uint8_t seen[64];
+
+	(void)state;
+	assert_int_equal(channel_say(channel, FRAME_PING, 0), 0);
+	assert_true(channel_busy(channel));
+	assert_true(channel_wants_write(channel));	/* to begin: a client has to */
+	assert_int_equal(receive(), -EAGAIN);
+	assert_false(channel_wants_write(channel));
+	assert_int_equal(channel_flush(channel), -EAGAIN);
 	assert_int_equal(read(peer, seen, sizeof(seen)), -1);
+	assert_int_equal(bytes, 0);
+	shake_hands();
+	assert_false(channel_busy(channel));
+	assert_int_equal(get(seen, sizeof(seen)), MAGIC_SIZE + FRAME_HEADER);
+	assert_memory_equal(seen, MAGIC, MAGIC_SIZE);
+	assert_int_equal(bytes, MAGIC_SIZE + FRAME_HEADER);
+}
+
+/* Three frames in a record: the first is taken, a poll tells of no other. */
+static void test_tls_what_is_decrypted_is_told(void **state)
+{
+	uint8_t out[256];
+	size_t size = MAGIC_SIZE;
+	struct pollfd poll_fd = { .fd = channel->watch.fd, .events = POLLIN };
+	int lowat = 0;
+	socklen_t lowat_size = sizeof(lowat);
+
+	(void)state;
+	memcpy(out, MAGIC, MAGIC_SIZE);
+	for (int i = 0; i < 3; i++)
+		size += make_frame(out + size, (struct frame){ FRAME_STATE, 0, 5, 0, 0 }, "hello");
+	put(out, size - 2);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(receive(), 1);
+		assert_int_equal(poll(&poll_fd, 1, 0), 0);
+		assert_true(channel_has_more(channel));
+	}
+	assert_int_equal(receive(), -EAGAIN);
+	assert_false(channel_has_more(channel));
+	/* Of the bytes that are there to poll for, none says how many come out. */
+	assert_int_equal(getsockopt(channel->watch.fd, SOL_SOCKET, SO_RCVLOWAT, &lowat, &lowat_size),
+			 0);
+	assert_int_equal(lowat, 1);
+	put(out + size - 2, 2);
+	assert_int_equal(receive(), 1);
+}
+
+static void test_tls_plain_peer_is_refused(void **state)
+{
+	uint8_t seen[16];
+
+	(void)state;
+	assert_int_equal(write(peer, MAGIC, MAGIC_SIZE), MAGIC_SIZE);
+	assert_int_equal(receive(), -EPROTO);
+	assert_string_equal(error, "it speaks without TLS, wanted TLS: set tls-creds at both sides");
+	assert_int_equal(read(peer, seen, sizeof(seen)), 7);
+	assert_int_equal(magic_check(seen, 7, MAGIC, error), -EPROTO);
+	assert_non_null(strstr(error, "it speaks TLS, wanted none: set tls-creds at both sides, or at neither"));
+}
+
+static void test_tls_peer_is_refused_without(void **state)
+{
+	static const uint8_t hello[] = { 22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3 };
+
+	(void)state;
+	put(hello, sizeof(hello));
+	assert_int_equal(receive(), -EPROTO);
+	assert_non_null(strstr(error, "it speaks TLS, wanted none"));
 }
 
 #define channel_test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define tls_test(f) { #f " with TLS", f, setup_tls, teardown, NULL }
 
 int main(void)
 {
@@ -274,7 +406,18 @@ int main(void)
 		channel_test(test_who_is_not_admitted_gets_no_memory),
 		channel_test(test_what_is_queued_is_bounded_and_complete),
 		channel_test(test_pages_leave_from_where_they_lie),
+		channel_test(test_tls_peer_is_refused_without),
+		tls_test(test_two_frames_at_once),
+		tls_test(test_pages_cut_at_every_byte),
+		tls_test(test_noise_is_refused),
+		tls_test(test_a_hostile_length_takes_no_memory),
+		tls_test(test_what_is_queued_is_bounded_and_complete),
+		tls_test(test_pages_leave_from_where_they_lie),
+		tls_test(test_tls_nothing_goes_before_the_handshake),
+		tls_test(test_tls_what_is_decrypted_is_told),
+		tls_test(test_tls_plain_peer_is_refused),
 	};
 
+	signal(SIGPIPE, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -179,6 +179,34 @@ static void test_uris(void **state)
 	expect_wrong(SOURCE "--uri=tcp:host:0", "wanted a port from 1 to 65535 to connect to");
 }
 
+static void test_tls(void **state)
+{
+	(void)state;
+	assert_int_equal(parse(SOURCE), OPTIONS_RUN);
+	assert_int_equal(options.tls.kind, CREDENTIALS_NONE);
+	assert_int_equal(parse(SOURCE "--tls-x509=/etc/pki/qemu --tls-hostname=b --tls-no-verify --tls-priority=NORMAL:-VERS-TLS1.2"),
+			 OPTIONS_RUN);
+	assert_int_equal(options.tls.kind, CREDENTIALS_X509);
+	assert_string_equal(options.tls.folder, "/etc/pki/qemu");
+	assert_string_equal(options.tls.hostname, "b");
+	assert_string_equal(options.tls.priority, "NORMAL:-VERS-TLS1.2");
+	assert_true(options.tls.no_verify);
+	assert_int_equal(parse(SOURCE "--tls-psk=/p --tls-username=u"), OPTIONS_RUN);
+	assert_int_equal(options.tls.kind, CREDENTIALS_PSK);
+	assert_string_equal(options.tls.username, "u");
+	assert_int_equal(parse(DESTINATION "--tls-psk=/p"), OPTIONS_RUN);
+	assert_int_equal(parse(DESTINATION "--tls-x509=/p --tls-no-verify"), OPTIONS_RUN);
+
+	expect_wrong(SOURCE "--tls-psk=/p --tls-x509=/p", "--tls-x509 comes after another --tls-x509 or --tls-psk, wanted one");
+	expect_wrong(SOURCE "--tls-x509=", "--tls-x509 is empty, wanted a folder of credentials");
+	expect_wrong(SOURCE "--tls-priority=NORMAL", "--tls-priority is there without");
+	expect_wrong(SOURCE "--tls-hostname=b", "--tls-hostname is there without --tls-x509");
+	expect_wrong(SOURCE "--tls-psk=/p --tls-no-verify", "--tls-no-verify is there without --tls-x509");
+	expect_wrong(SOURCE "--tls-x509=/p --tls-username=u", "--tls-username is there without --tls-psk");
+	expect_wrong(DESTINATION "--tls-psk=/p --tls-username=u", "--tls-username is for the source only");
+	expect_wrong(DESTINATION "--tls-x509=/p --tls-hostname=b", "--tls-hostname is for the source only");
+}
+
 static void test_unknown(void **state)
 {
 	(void)state;
@@ -198,6 +226,7 @@ int main(void)
 		cmocka_unit_test(test_numbers),
 		cmocka_unit_test(test_regions),
 		cmocka_unit_test(test_uris),
+		cmocka_unit_test(test_tls),
 		cmocka_unit_test(test_unknown),
 	};
 

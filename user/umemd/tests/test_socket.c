@@ -232,6 +232,36 @@ static void test_an_address_is_one_origin_whatever_its_ports(void **state)
 	assert_int_not_equal(origin_from(place, 0x7f000003, port), origin);
 }
 
+static void test_what_leaves_the_host(void **state)
+{
+	static const struct {
+		const char *host;
+		bool remote;
+	} hosts[] = {
+		{ "127.0.0.1", false }, { "127.1.2.3", false }, { "128.0.0.1", true },
+		{ "10.77.0.2", true }, { "::1", false }, { "::ffff:127.0.0.1", false },
+		{ "::ffff:10.0.0.1", true }, { "fe80::1", true }, { "::2", true },
+	};
+	struct place *place = *state;
+	struct socket_address address;
+	unsigned int count;
+	int fd;
+
+	for (size_t i = 0; i < sizeof(hosts) / sizeof(*hosts); i++) {
+		struct uri uri = { .kind = URI_TCP, .port = 1 };
+
+		strcpy(uri.host, hosts[i].host);
+		assert_int_equal(socket_resolve(&uri, 0, &address, &count, place->error), 0);
+		if (socket_is_remote(&address) != hosts[i].remote)
+			fail_msg("%s", hosts[i].host);
+	}
+	assert_int_equal(listen_there(place), 0);
+	fd = connect_there(place);
+	assert_int_equal(socket_peer(fd, &address), 0);
+	assert_false(socket_is_remote(&address));
+	close(fd);
+}
+
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -248,6 +278,7 @@ int main(void)
 		test(test_long_path_is_refused_with_both_lengths),
 		test(test_tcp_tells_its_real_port),
 		test(test_an_address_is_one_origin_whatever_its_ports),
+		test(test_what_leaves_the_host),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,7 @@
 
 #include "common/log.h"
 #include "umemd/tests/cmocka_first.h"
+#include "umemd/tests/folder.h"
 
 #define MINE	7	/* an origin, and that of */
 #define THEIRS	8	/* somebody else */
@@ -24,6 +25,8 @@ static struct jsonl heard;	/* by the launcher's other end */
 static int control[2];
 static unsigned int introductions;
 static struct channel *adopted;
+static struct credentials *credentials[2];	/* client, server */
+static char folder[64];
 
 static void introduced(void *owner, struct stranger *stranger)
 {
@@ -57,6 +60,13 @@ static int teardown(void **state)
 	channel_free(&loop, adopted);
 	adopted = NULL;
 	strangers_destroy(&strangers);
+	for (int i = 0; i < 2; i++) {
+		credentials_free(credentials[i]);
+		credentials[i] = NULL;
+	}
+	if (folder[0])
+		folder_remove(folder);
+	folder[0] = '\0';
 	launcher_finish(&launcher);
 	jsonl_destroy(&heard);
 	close(control[0]);
@@ -72,6 +82,7 @@ static int come(uint64_t origin)
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	fcntl(pair[0], F_SETFL, O_NONBLOCK);
+	fcntl(pair[1], F_SETFL, O_NONBLOCK);
 	strangers_add(&strangers, pair[1], "somebody", origin);
 	return pair[0];
 }
@@ -177,6 +188,84 @@ static void test_a_long_introduction_is_refused_at_its_header(void **state)
 	turn();
 	assert_int_equal(introductions, 0);
 	expect_message("frame HELLO");
+	close(fd);
+}
+
+static void want_tls(void)
+{
+	struct credentials_setup setup = { .kind = CREDENTIALS_PSK, .folder = folder };
+	char error[CODEC_ERROR_MAX];
+
+	strcpy(folder, "/tmp/umem-test-strangers-XXXXXX");
+	assert_non_null(mkdtemp(folder));
+	folder_keys(folder, NULL);
+	for (int i = 0; i < 2; i++) {
+		credentials[i] = credentials_load(&setup, i, error);
+		if (!credentials[i])
+			fail_msg("%s", error);
+	}
+	strangers.credentials = credentials[1];
+}
+
+static unsigned int answered(const int *fds, size_t count)
+{
+	unsigned int nr = 0;
+	char byte;
+
+	for (size_t i = 0; i < count; i++)
+		nr += recv(fds[i], &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+	return nr;
+}
+
+static void test_in_a_turn_one_hand_is_shaken(void **state)
+{
+	struct iovec hello = { (void *)(uintptr_t)join, sizeof(join) };
+	struct tls *tls[3];
+	int fds[3];
+
+	(void)state;
+	want_tls();
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		fds[i] = come(MINE);
+		tls[i] = tls_new(credentials[0], fds[i]);
+		assert_int_equal(tls_handshake(tls[i]), -EAGAIN);
+	}
+	for (unsigned int i = 0; i < ARRAY_SIZE(fds); i++) {
+		assert_int_equal(answered(fds, ARRAY_SIZE(fds)), i);
+		turn();
+	}
+	assert_int_equal(answered(fds, ARRAY_SIZE(fds)), 3);
+	assert_int_equal(tls_handshake(tls[1]), 0);
+	assert_int_equal(tls_send(tls[1], &hello, 1), sizeof(join));
+	turn();
+	assert_int_equal(introductions, 1);
+	assert_non_null(adopted);
+	strangers_tick(&strangers, now_ns() + STRANGERS_NS);
+	expect_message("it did not make the handshake of TLS within 10 seconds");
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		tls_free(tls[i]);
+		close(fds[i]);
+	}
+}
+
+/* An alert that a peer without TLS knows, too; closing at once could take it back. */
+static void test_who_speaks_without_tls_can_read_why_it_is_refused(void **state)
+{
+	uint8_t got[16] = { 0 };
+	int fd;
+
+	(void)state;
+	want_tls();
+	fd = come(MINE);
+	assert_int_equal(write(fd, join, sizeof(join)), sizeof(join));
+	turn();
+	expect_message("it speaks without TLS, wanted TLS");
+	assert_true(strangers_any(&strangers));
+	assert_true(read(fd, got, sizeof(got)) > 2);
+	assert_memory_equal(got, ((uint8_t[]){ 21, 3 }), 2);
+	assert_int_equal(read(fd, got, sizeof(got)), 0);
+	strangers_tick(&strangers, now_ns() + STRANGERS_NS);
+	assert_false(strangers_any(&strangers));
 	close(fd);
 }
 
@@ -324,6 +413,8 @@ int main(void)
 		test(test_one_that_speaks_byte_by_byte_is_heard),
 		test(test_what_is_no_introduction_is_refused),
 		test(test_a_long_introduction_is_refused_at_its_header),
+		test(test_in_a_turn_one_hand_is_shaken),
+		test(test_who_speaks_without_tls_can_read_why_it_is_refused),
 		test(test_the_silent_are_sent_away_when_their_time_is_over),
 		test(test_the_oldest_of_one_origin_gives_way),
 		test(test_a_crowd_takes_no_place_from_another_origin),

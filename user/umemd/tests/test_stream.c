@@ -5,12 +5,14 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/util.h"
 #include "umemd/tests/cmocka_first.h"
+#include "umemd/tests/folder.h"
 
 /* Both ends of a stream, in one loop. */
 struct ends {
@@ -18,6 +20,8 @@ struct ends {
 	struct stream *source, *destination;
 	int opened[MUX_CHANNELS];
 	unsigned int nr_opened;
+	char folder[64];
+	struct credentials *credentials[2];
 };
 
 static struct ends ends;
@@ -35,7 +39,7 @@ static struct stream *open_uri(const char *text, bool accepts)
 	struct uri uri;
 
 	assert_int_equal(uri_parse(&uri, text, why, sizeof(why)), 0);
-	return stream_open(&ends.loop, &uri, accepts ? opened : NULL, NULL, error);
+	return stream_open(&ends.loop, &uri, ends.credentials[accepts], accepts ? opened : NULL, NULL, error);
 }
 
 static struct stream *open_fd(int fd, bool accepts)
@@ -51,6 +55,18 @@ static int setup(void **state)
 	(void)state;
 	memset(&ends, 0, sizeof(ends));
 	return loop_init(&ends.loop);
+}
+
+static int setup_tls(void **state)
+{
+	struct credentials_setup wanted = { .kind = CREDENTIALS_PSK, .folder = ends.folder };
+
+	if (setup(state) || !mkdtemp(strcpy(ends.folder, "/tmp/umem-test-stream-XXXXXX")))
+		return -1;
+	folder_keys(ends.folder, NULL);
+	for (int i = 0; i < 2; i++)
+		ends.credentials[i] = credentials_load(&wanted, i, error);
+	return !ends.credentials[0] || !ends.credentials[1];
 }
 
 static void open_ends(void)
@@ -72,6 +88,9 @@ static int teardown(void **state)
 	stream_close(ends.source);
 	stream_close(ends.destination);
 	loop_destroy(&ends.loop);
+	for (int i = 0; i < 2; i++)
+		credentials_free(ends.credentials[i]);
+	folder_remove(ends.folder);
 	return 0;
 }
 
@@ -245,6 +264,36 @@ static void test_nonsense_breaks_the_stream_and_is_told(void **state)
 	expect_broken("UMUX\r\n\x1a\n", 8, "the stream ended");
 }
 
+/* One end has no TLS: both say so. */
+static void expect_mixed(bool tls_at_destination)
+{
+	struct stream *with, *without;
+
+	credentials_free(ends.credentials[!tls_at_destination]);
+	ends.credentials[!tls_at_destination] = NULL;
+	open_ends();
+	with = tls_at_destination ? ends.destination : ends.source;
+	without = tls_at_destination ? ends.source : ends.destination;
+	turns(20);
+	assert_non_null(stream_broken(with));
+	assert_string_equal(stream_broken(with),
+			    "it speaks without TLS, wanted TLS: set tls-creds at both sides");
+	assert_non_null(stream_broken(without));
+	assert_non_null(strstr(stream_broken(without), "it speaks TLS, wanted none"));
+}
+
+static void test_tls_at_the_source_only(void **state)
+{
+	(void)state;
+	expect_mixed(false);
+}
+
+static void test_tls_at_the_destination_only(void **state)
+{
+	(void)state;
+	expect_mixed(true);
+}
+
 static void test_command_is_told_with_its_end(void **state)
 {
 	(void)state;
@@ -276,6 +325,7 @@ static void test_unfit_descriptors_are_refused(void **state)
 }
 
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define tls_test(name) { #name " with TLS", name, setup_tls, teardown, NULL }
 
 int main(void)
 {
@@ -287,6 +337,12 @@ int main(void)
 		test(test_nonsense_breaks_the_stream_and_is_told),
 		test(test_command_is_told_with_its_end),
 		test(test_unfit_descriptors_are_refused),
+		tls_test(test_bytes_pass_both_ways_and_ends_too),
+		tls_test(test_channel_that_nobody_reads_holds_up_no_other),
+		tls_test(test_channel_that_was_closed_takes_and_drops),
+		tls_test(test_what_was_said_last_arrives),
+		tls_test(test_tls_at_the_source_only),
+		tls_test(test_tls_at_the_destination_only),
 	};
 
 	signal(SIGPIPE, SIG_IGN);	/* as the program does */
