@@ -187,6 +187,7 @@ static const struct row rows[] = {
 	{ "blocktime_others_ms", "blocktime others", add_ms },
 	{ "duplicates", "duplicates", add_number },
 	{ "checksum_errors", "checksum errors", add_number },
+	{ "umemd_restarts", "umemd restarts", add_number },
 };
 
 char *report_text(json_t *info)

@@ -163,11 +163,11 @@ static void over(void *owner, const char *why)
 		start_over(destination, why);
 }
 
-static const char *paused(void *owner, enum session_state before)
+static const char *paused(void *owner)
 {
 	const struct destination *destination = owner;
 
-	if (destination->side.session.state != SESSION_PAUSED || before == SESSION_PAUSED)
+	if (destination->side.session.state != SESSION_PAUSED)
 		return NULL;
 	return destination->side.stream ? "the source cannot connect again" :
 					  "waiting for the source to connect again";
@@ -285,11 +285,18 @@ static bool reload_present(struct destination *destination, struct destination_r
 	return true;
 }
 
+/* While it is paused the guest may discard what is left. */
+static bool may_complete(const struct session *session)
+{
+	return session->state == SESSION_RUNNING ||
+	       (session->state == SESSION_PAUSED && session->gone);
+}
+
 static void check_complete(struct destination *destination)
 {
 	char error[CODEC_ERROR_MAX];
 
-	if (destination->side.done || destination->side.session.state != SESSION_RUNNING)
+	if (destination->side.done || !may_complete(&destination->side.session))
 		return;
 	for (uint32_t i = 0; i < destination->nr_regions; i++) {
 		if (destination->regions[i].nr_present < destination->regions[i].pages)
@@ -318,9 +325,10 @@ static void check_complete(struct destination *destination)
 		region->watch.fd = -1;
 	}
 	side_progress(&destination->side);
-	launcher_state(&destination->side.launcher, "end");
 	destination->deadline_ns = now_ns() + END_NS;
-	side_say(&destination->side, FRAME_END, 0);
+	if (side_control(&destination->side))
+		side_say(&destination->side, FRAME_END, 0);
+	launcher_state(&destination->side.launcher, "end");
 }
 
 /* Faults. */
@@ -1047,6 +1055,14 @@ static bool prepare_decompression(struct destination *destination)
 	return destination->decompressor && destination->unpacked;
 }
 
+static void number_regions(struct destination *destination, const uint32_t *index)
+{
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		destination->by_number[i] = index[i];
+		destination->regions[index[i]].number = i;
+	}
+}
+
 static void take_hello(struct stranger *stranger, struct hello *hello)
 {
 	struct destination *destination = stranger->destination;
@@ -1087,10 +1103,7 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 		return;
 	}
 
-	for (uint32_t i = 0; i < hello->nr_regions; i++) {
-		destination->by_number[i] = index[i];
-		destination->regions[index[i]].number = i;
-	}
+	number_regions(destination, index);
 	ack.features &= hello->features;
 	if (ack.features & FEATURE_ZSTD && !prepare_decompression(destination))
 		ack.features &= ~FEATURE_ZSTD;
@@ -1100,6 +1113,7 @@ static void take_hello(struct stranger *stranger, struct hello *hello)
 	}
 	destination->side.features = ack.features;
 	memcpy(destination->side.session_id, hello->session, SESSION_SIZE);
+	side_tell_session(&destination->side, index);
 	destination->deadline_ns = now_ns() + HANDSHAKE_NS;
 	session_frame(&destination->side.session, CHANNEL_CONTROL, &channel->frame, error);
 	adopt(stranger, CHANNEL_CONTROL, 0);
@@ -1187,6 +1201,7 @@ static void take_resume(struct stranger *stranger)
 		side_say(&destination->side, FRAME_END, 0);
 		return;
 	}
+	launcher_state(&destination->side.launcher, "recover");
 	destination->resume_region = 0;
 	destination->resume_word = 0;
 	destination->deadline_ns = now_ns() + HANDSHAKE_NS;
@@ -1474,9 +1489,15 @@ static int open_region(struct destination *destination, uint32_t index, char *er
 static int begin_to_listen(struct destination *destination, char actual[URI_TEXT_MAX],
 			   char *error)
 {
-	int err = socket_listen(&destination->side.options->uri, &destination->listening, actual,
-				error);
+	const struct options *options = destination->side.options;
+	int err = 0;
 
+	if (options->listen_fd >= 0) {
+		destination->listening.fd = options->listen_fd;
+		strcpy(actual, options->uri_text);
+	} else {
+		err = socket_listen(&options->uri, &destination->listening, actual, error);
+	}
 	if (err)
 		return err;
 	destination->listener = (struct watch){
@@ -1490,6 +1511,31 @@ static int begin_to_listen(struct destination *destination, char actual[URI_TEXT
 	if (err)
 		snprintf(error, CODEC_ERROR_MAX, "epoll: %s", strerror(-err));
 	return err;
+}
+
+/* QEMU has its state: what is present is the kernel's to tell. */
+static int go_on(struct destination *destination, char *error)
+{
+	uint32_t index[REGIONS_MAX];
+	bool run;
+	int err = side_go_on(&destination->side, index, &run, error);
+
+	if (err)
+		return err;
+	number_regions(destination, index);
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		if (!reload_present(destination, &destination->regions[i]))
+			return -EIO;
+	}
+	if (destination->side.features & FEATURE_ZSTD && !prepare_decompression(destination)) {
+		snprintf(error, CODEC_ERROR_MAX, "no memory to decompress pages with");
+		return -ENOMEM;
+	}
+	destination->prepare_region = destination->nr_regions;
+	destination->early_over = destination->discards_over = true;
+	if (destination->side.session.gone)
+		begin_touching(destination);
+	return 0;
 }
 
 static int prepare(struct destination *destination, char *error)
@@ -1507,7 +1553,8 @@ static int prepare(struct destination *destination, char *error)
 		snprintf(error, CODEC_ERROR_MAX, "out of memory");
 		return -ENOMEM;
 	}
-	err = side_open_state(&destination->side, state_ready, error);
+	err = options->resume_fd < 0 ? side_open_state(&destination->side, state_ready, error) :
+				       go_on(destination, error);
 	if (err)
 		return err;
 	if (options->uri.kind == URI_FD || options->uri.kind == URI_EXEC) {
@@ -1522,6 +1569,10 @@ static int prepare(struct destination *destination, char *error)
 		return err;
 	launcher_send(&destination->side.launcher,
 		      json_pack("{s:s,s:s}", "event", "listening", "uri", actual));
+	if (options->resume_fd >= 0) {
+		check_complete(destination);
+		side_lost(&destination->side, "this umemd goes on with the session of another");
+	}
 	return 0;
 }
 

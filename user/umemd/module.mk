@@ -5,10 +5,10 @@ umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c ume
 	umemd/blocktime.c umemd/pacer.c umemd/window.c umemd/precopy.c umemd/tracker.c \
 	umemd/compress.c umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c \
 	umemd/socket.c umemd/mux.c \
-	umemd/stream.c umemd/launcher.c $(common-src)
+	umemd/stream.c umemd/launcher.c umemd/ticket.c $(common-src)
 
 umemd-tests := codec scheduler session histogram pending blocktime progress pacer window precopy \
-	compress touch options channel socket mux stream
+	compress touch options channel socket mux stream ticket
 
 umemd-test_codec-src     := umemd/codec.c
 umemd-test_scheduler-src := umemd/scheduler.c
@@ -27,6 +27,7 @@ umemd-test_mux-src       := umemd/mux.c umemd/codec.c
 umemd-test_stream-src    := umemd/stream.c umemd/mux.c umemd/codec.c umemd/loop.c common/uri.c
 umemd-test_socket-src    := umemd/socket.c common/runtime.c common/text.c common/uri.c \
 			    common/log.c
+umemd-test_ticket-src    := umemd/ticket.c umemd/codec.c
 umemd-test_channel-src   := umemd/channel.c umemd/codec.c umemd/loop.c
 
 # Both roles in one host that has /dev/umem: loopback path/of/umemd
