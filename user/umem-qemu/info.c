@@ -113,5 +113,7 @@ json_t *info_json(const struct migration *migration, uint64_t now_us)
 		set_string(info, "uri", migration->command.uri);
 	set_times(info, migration, now_us);
 	set_progress(info, migration);
+	if (migration->restarts)
+		set_number(info, "umemd_restarts", migration->restarts);
 	return info;
 }

@@ -2,6 +2,7 @@
 #include "umem-qemu/migration.h"
 
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,10 @@
 #define REASON_MS		100
 #define UNDO_RETRY_MS		50
 #define UNDO_TRIES		100
+#define RESTART_FIRST_MS	10
+#define RESTART_LAST_MS		5000u
+#define CALM_US			10000000	/* a umemd that lived that long did not end at once */
+#define LINGER_US		60000000
 
 /* What device state alone needs, and what cannot go with it. */
 struct wanted_capability {
@@ -65,6 +70,7 @@ static const struct limit {
 };
 
 static void undo_status(struct migration *m);
+static void tell_limits(struct migration *m);
 
 /* ---- small things ---- */
 
@@ -375,6 +381,123 @@ static void fail_destination_before_go(struct migration *m)
 	m->ops->give_up(m->context, m->reason);
 }
 
+/* ---- umemds that follow one another ---- */
+
+/* Does the guest, here or at the destination, depend on the session whatever becomes of umemd? */
+static bool outlives_umemd(const struct migration *m)
+{
+	if (!m->session)
+		return false;
+	if (m->phase == PHASE_AFTER || m->phase == PHASE_READY)
+		return true;
+	/* The source may not have heard that all is there. */
+	return m->phase == PHASE_END && m->role == MIGRATION_DESTINATION &&
+	       m->ops->now_us(m->context) - m->ended_us < LINGER_US;
+}
+
+/* A descriptor goes with the umemd that has it. */
+static bool is_descriptor(const char *uri)
+{
+	return !strncmp(uri, "fd:", strlen("fd:"));
+}
+
+static void pause_for(struct migration *m, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+static void pause_for(struct migration *m, const char *format, ...)
+{
+	va_list args;
+
+	free(m->reason);
+	va_start(args, format);
+	m->reason = text_vformat(format, args);
+	va_end(args);
+	set_state(m, "paused");
+	note(m, "PAUSED", "role=%s reason=%s", role_name(m), m->reason);
+	if (m->role == MIGRATION_SOURCE && !m->command.detach)
+		say(m, "migrate: paused: %s", m->reason);
+	m->ops->done(m->context);	/* who waits for the end may want to help */
+}
+
+static void restart_later(struct migration *m)
+{
+	if (m->ops->now_us(m->context) - m->umemd_started_us >= CALM_US)
+		m->restart_ms = 0;
+	m->restart_ms = m->restart_ms ? min(2 * m->restart_ms, RESTART_LAST_MS) :
+					RESTART_FIRST_MS;
+	m->restart_due = true;
+	m->ops->set_timer(m->context, m->restart_ms);
+}
+
+/* With another umemd: there is none now. */
+static void go_on(struct migration *m)
+{
+	json_t *session = memory_or_exit(json_copy(m->session));
+	char *why;
+
+	json_object_set_new(session, "gone", json_boolean(m->moved));
+	json_object_set_new(session, "run", json_boolean(m->running));
+	m->restart_due = false;
+	why = m->ops->start_umemd(m->context, m->role, m->command.uri, &m->command, session);
+	json_decref(session);
+	if (why) {
+		if (m->phase != PHASE_END)
+			pause_for(m, "%s", why);
+		free(why);
+		return restart_later(m);
+	}
+	m->umemd_alive = true;
+	m->umemd_started_us = m->ops->now_us(m->context);
+	m->restarts++;
+	json_decref(m->totals);
+	m->totals = json_copy(m->progress);
+	if (m->role == MIGRATION_SOURCE)
+		tell_limits(m);
+}
+
+/* What follows is said by m->held, or m->replacing. */
+static void end_umemd(struct migration *m)
+{
+	tell(m, json_pack("{s:s}", "cmd", "stop"));
+	m->ops->dismiss_umemd(m->context);
+}
+
+/* Now if there is none, else when it has ended. */
+static void replace_umemd(struct migration *m)
+{
+	m->held = false;
+	if (!m->umemd_alive)
+		return go_on(m);
+	m->replacing = true;
+	end_umemd(m);
+}
+
+static void umemd_erred(struct migration *m, const char *message)
+{
+	m->erred = true;
+	if (m->phase != PHASE_END)
+		pause_for(m, "%s", message);
+	m->ops->dismiss_umemd(m->context);
+}
+
+static void umemd_has_ended(struct migration *m, const char *how)
+{
+	bool replacing = m->replacing, told = m->erred || m->phase == PHASE_END;
+
+	m->replacing = m->erred = false;
+	if (m->held)
+		return;
+	if (replacing)
+		return go_on(m);
+	if (m->phase == PHASE_AFTER && is_descriptor(m->command.uri)) {
+		m->held = true;
+		return pause_for(m, "umemd %s, and %s with it: wanted migrate_recover with another URI at both sides",
+				 how, m->command.uri);
+	}
+	if (!told)
+		pause_for(m, "umemd %s, another is started", how);
+	restart_later(m);
+}
+
 static void fail_after_go(struct migration *m)
 {
 	note(m, "FAILED", "role=%s reason=%s", role_name(m), m->reason);
@@ -414,6 +537,8 @@ static void begin(struct migration *m, enum migration_role role)
 	json_decref(m->capabilities);
 	json_decref(m->progress);
 	json_decref(m->cpus);
+	json_decref(m->session);
+	json_decref(m->totals);
 	free(m->reason);
 	*m = (struct migration){
 		.ops = m->ops,
@@ -537,7 +662,8 @@ static void parameters_again_reply(struct migration *m, json_t *result)
 
 static void spawn(struct migration *m)
 {
-	char *why = m->ops->start_umemd(m->context, m->role, m->command.uri, &m->command);
+	char *why = m->ops->start_umemd(m->context, m->role, m->command.uri, &m->command,
+					NULL);
 
 	if (why) {
 		fail(m, "%s", why);
@@ -545,6 +671,7 @@ static void spawn(struct migration *m)
 		return;
 	}
 	m->umemd_alive = true;
+	m->umemd_started_us = m->ops->now_us(m->context);
 	if (m->role == MIGRATION_SOURCE)
 		tell_limits(m);
 	m->phase = m->role == MIGRATION_SOURCE ? PHASE_ADVISE : PHASE_WAIT;
@@ -770,6 +897,8 @@ static void try_ready(struct migration *m)
 
 static void destination_go(struct migration *m, bool run)
 {
+	if (m->moved)
+		return;
 	if (m->phase != PHASE_READY)
 		return fail(m, "umemd said go in phase %d, before QEMU had loaded device state",
 			    m->phase);
@@ -955,17 +1084,39 @@ void migration_qemu_gone(struct migration *m, const char *how)
 	m->ops->done(m->context);
 }
 
+/* What goes on from one umemd to the next; all else is of the one that tells it. */
+static const char *const counters[] = {
+	"control_bytes", "urgent_bytes", "bulk_bytes", "precopy_bytes", "requests", "zero_pages",
+	"compressed_pages", "compression_saved_bytes", "prefault_pages", "prefault_hits", "faults",
+	"duplicates", "checksum_errors", "blocktime_others_ms",
+};
+
 static void take_progress(struct migration *m, json_t *event)
 {
+	json_t *progress = memory_or_exit(json_copy(event));
+
+	for (size_t i = 0; i < ARRAY_SIZE(counters); i++) {
+		uint64_t before = number(m->totals, counters[i]);
+
+		if (before)
+			json_object_set_new(progress, counters[i],
+					    json_integer((json_int_t)(before + number(event,
+									counters[i]))));
+	}
 	json_decref(m->progress);
-	m->progress = json_incref(event);
+	m->progress = progress;
 }
 
 static void all_present(struct migration *m)
 {
-	if (!m->moved || m->phase != PHASE_AFTER)
+	if (!m->moved)
 		return fail(m, "umemd said end before the hand-over");
-	m->umemd_alive = false;
+	if (m->phase != PHASE_AFTER)
+		return;
+	/* The destination's stays until the source has heard of it. */
+	m->umemd_alive = m->role == MIGRATION_DESTINATION;
+	free(m->reason);
+	m->reason = NULL;
 	finish(m, PHASE_END, "completed");
 	note(m, "END", "role=%s", role_name(m));
 	m->ops->done(m->context);
@@ -997,14 +1148,25 @@ static void destination_umemd_state(struct migration *m, const char *state)
 	}
 }
 
-static void umemd_state(struct migration *m, const char *state)
+static void recovered(struct migration *m)
 {
+	free(m->reason);
+	m->reason = NULL;
+	set_state(m, "running");
+}
+
+static void umemd_state(struct migration *m, const char *state, const char *message)
+{
+	bool may_pause = m->phase == PHASE_AFTER || m->phase == PHASE_READY;
+
 	if (!strcmp(state, "end"))
 		return all_present(m);
-	if (m->phase == PHASE_AFTER && !strcmp(state, "paused"))
-		return set_state(m, "paused");
+	if (may_pause && !strcmp(state, "paused"))
+		return pause_for(m, "%s", message);
+	if (may_pause && !strcmp(state, "recover"))
+		return set_state(m, "recover");
 	if (m->phase == PHASE_AFTER && !strcmp(state, "running"))
-		return set_state(m, "running");
+		return recovered(m);
 	if (m->role == MIGRATION_SOURCE)
 		source_umemd_state(m, state);
 	else
@@ -1034,7 +1196,10 @@ void migration_umemd_event(struct migration *m, json_t *event)
 	if (!strcmp(name, "progress")) {
 		take_progress(m, event);
 	} else if (!strcmp(name, "state")) {
-		umemd_state(m, string_or(event, "state", ""));
+		umemd_state(m, string_or(event, "state", ""), string_or(event, "message", ""));
+	} else if (!strcmp(name, "session")) {
+		json_decref(m->session);
+		m->session = json_incref(json_object_get(event, "session"));
 	} else if (!strcmp(name, "listening")) {
 		umemd_listens(m, string_or(event, "uri", m->command.uri));
 	} else if (!strcmp(name, "converged") && m->role == MIGRATION_SOURCE) {
@@ -1047,18 +1212,25 @@ void migration_umemd_event(struct migration *m, json_t *event)
 		destination_go(m, json_is_true(json_object_get(event, "run")));
 	} else if (!strcmp(name, "refused")) {
 		note(m, "REFUSED", "message=%s", string_or(event, "message", ""));
+	} else if (!strcmp(name, "error") && outlives_umemd(m)) {
+		umemd_erred(m, string_or(event, "message", "umemd failed without a word"));
 	} else if (!strcmp(name, "error")) {
 		stop_umemd(m);
 		fail(m, "%s", string_or(event, "message", "umemd failed without a word"));
 	}
 }
 
-void migration_umemd_gone(struct migration *m, const char *how)
+void migration_umemd_gone(struct migration *m, const char *how, bool clean)
 {
 	if (!m->umemd_alive)
 		return;
 	m->umemd_alive = false;
-	fail(m, "umemd %s", how);
+	if (m->phase == PHASE_END && clean)
+		return;
+	if (outlives_umemd(m))
+		umemd_has_ended(m, how);
+	else
+		fail(m, "umemd %s", how);
 }
 
 void migration_timer(struct migration *m)
@@ -1068,6 +1240,8 @@ void migration_timer(struct migration *m)
 		     SWITCH_TIMEOUT_MS / 1000);
 	else if (m->phase == PHASE_UNDO)
 		undo_status(m);
+	else if (m->restart_due && outlives_umemd(m))
+		go_on(m);
 	else if (m->load_failed)
 		fail(m, "QEMU could not load the device state, see its message in the destination's log");
 }
@@ -1137,6 +1311,76 @@ char *migration_cancel(struct migration *m)
 	return NULL;
 }
 
+/* NULL if the session may be left to other umemds now. */
+static char *why_not_recoverable(const struct migration *m)
+{
+	if (m->phase == PHASE_AFTER)
+		return m->session ? NULL : text_copy("umemd has not told of its session");
+	if (m->phase == PHASE_END && !strcmp(m->state, "completed"))
+		return text_copy("all of the guest's memory has arrived, nothing is left to do");
+	if (!migration_active(m))
+		return text_copy("no migration is under way");
+	return text_format("the guest has not been handed over yet (state %s), wanted it to be%s",
+			   m->state, m->role == MIGRATION_SOURCE ?
+			   ": until then migrate_cancel gives the migration up" : "");
+}
+
+static bool is_paused(const struct migration *m)
+{
+	return !strcmp(m->state, "paused") || !strcmp(m->state, "recover");
+}
+
+char *migration_pause(struct migration *m)
+{
+	char *why = why_not_recoverable(m);
+
+	if (why)
+		return why;
+	if (m->held)
+		return text_copy("it is paused already, until migrate_recover");
+	m->held = true;
+	m->restart_due = m->replacing = false;
+	m->ops->set_timer(m->context, 0);
+	if (m->umemd_alive)
+		end_umemd(m);
+	pause_for(m, "by migrate_pause, until migrate_recover");
+	return NULL;
+}
+
+char *migration_recover(struct migration *m, const char *uri)
+{
+	char *why = why_not_recoverable(m);
+
+	if (why)
+		return why;
+	if (!is_paused(m))
+		return text_format("it is not paused (state %s), wanted it to be: migrate_pause does that",
+				   m->state);
+	if (!uri && is_descriptor(m->command.uri))
+		return text_format("%s ended with the umemd that had it, wanted another URI",
+				   m->command.uri);
+	if (uri)
+		snprintf(m->command.uri, sizeof(m->command.uri), "%s", uri);
+	note(m, "RECOVER", "role=%s uri=%s", role_name(m), m->command.uri);
+	replace_umemd(m);
+	return NULL;
+}
+
+char *migration_restart_umemd(struct migration *m)
+{
+	char *why = why_not_recoverable(m);
+
+	if (why)
+		return why;
+	if (m->held)
+		return text_format("there is no umemd (%s)", m->reason);
+	if (is_descriptor(m->command.uri))
+		return text_format("%s ends with the umemd that has it: migrate_pause, then migrate_recover with another URI, at both sides",
+				   m->command.uri);
+	replace_umemd(m);
+	return NULL;
+}
+
 bool migration_active(const struct migration *m)
 {
 	return m->phase != PHASE_IDLE && m->phase != PHASE_EXPECT && m->phase != PHASE_END &&
@@ -1150,7 +1394,7 @@ bool migration_exists(const struct migration *m)
 
 bool migration_serving(const struct migration *m)
 {
-	return m->moved && m->umemd_alive && m->phase == PHASE_AFTER;
+	return m->moved && m->phase == PHASE_AFTER;
 }
 
 static bool guard_source(struct migration *m, const struct hmp_command *command, char **answer)
@@ -1227,7 +1471,10 @@ void migration_destroy(struct migration *m)
 	json_decref(m->parameters);
 	json_decref(m->progress);
 	json_decref(m->cpus);
+	json_decref(m->session);
+	json_decref(m->totals);
 	free(m->reason);
+	m->session = m->totals = NULL;
 	m->capabilities = m->parameters = m->progress = m->cpus = NULL;
 	m->reason = NULL;
 }

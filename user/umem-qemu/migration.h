@@ -24,6 +24,10 @@
  * Whatever fails at the source before GO leads through UNDO: QEMU's migration is
  * cancelled, the guest goes on if it ran before, settings are as they were. From
  * GO on the source never lets the guest run again.
+ *
+ * From GO on, and at the destination from READY on, since GO may have been said, the
+ * session outlives its umemd: another goes on with it, at once or, after migrate_pause,
+ * when migrate_recover is typed.
  */
 #ifndef UMEM_QEMU_MIGRATION_H
 #define UMEM_QEMU_MIGRATION_H
@@ -85,12 +89,17 @@ enum migration_question {
 };
 
 struct migration_ops {
-	/* NULL, or a sentence (the machine's from then on) why umemd cannot be started */
+	/*
+	 * NULL, or a sentence (the machine's from then on) why umemd cannot be started.
+	 * @session: to go on with, as umemd wants it; NULL: a new one
+	 */
 	char *(*start_umemd)(void *context, enum migration_role role, const char *uri,
-			     const struct hmp_command *command);
+			     const struct hmp_command *command, json_t *session);
 	void (*tell_umemd)(void *context, json_t *command);
 	/* umemd is of no more use: see that it ends */
 	void (*stop_umemd)(void *context);
+	/* umemd is about to end: see that it does; what it says still counts */
+	void (*dismiss_umemd)(void *context);
 	/* @with_stream: QEMU's end of the device state stream goes with the command */
 	void (*ask_qemu)(void *context, enum migration_question question, const char *command,
 			 json_t *arguments, bool with_stream);
@@ -113,7 +122,14 @@ struct migration_ops {
  * @running: source: the guest ran when it was stopped for this
  * @moved: GO was said: the guest is, or was, on the other side
  * @state: the design's word for how it stands, for people
- * @reason: why @state is failed or cancelled
+ * @reason: why @state is failed, cancelled or paused
+ * @held: after migrate_pause, there is no umemd until migrate_recover
+ * @replacing: umemd was told to end, another follows at once
+ * @erred: umemd has said why it ends
+ * @restart_due: another is started when the timer has come
+ * @restarts: how many were started after the first
+ * @session: what umemd told of the session, for its successors; a secret
+ * @totals: what umemds that have ended had counted, or NULL
  * @switch_soon: source: no more pre-copy than was made until now
  * @urgent_channels: source: how many umemd is to have
  * @postcopy_held: destination: @postcopy_ram is set in QEMU once the guest is here
@@ -145,6 +161,16 @@ struct migration {
 	bool user_cancelled;
 	bool switch_soon;
 	unsigned int undo_tries;
+
+	bool held;
+	bool replacing;
+	bool erred;
+	bool restart_due;
+	unsigned int restart_ms;	/* the last pause before a start */
+	unsigned int restarts;
+	uint64_t umemd_started_us;
+	json_t *session;
+	json_t *totals;
 
 	unsigned int urgent_channels;
 	json_t *capabilities;	/* as the user has them, to be set again */
@@ -208,6 +234,28 @@ char *migration_start_postcopy(struct migration *migration);
 char *migration_cancel(struct migration *migration);
 
 /**
+ * migration_pause - the user typed migrate_pause
+ *
+ * Return: NULL, or why not, the caller's string.
+ */
+char *migration_pause(struct migration *migration);
+
+/**
+ * migration_recover - the user typed migrate_recover
+ * @uri: where to connect, or to listen, from now on; NULL: where it was
+ *
+ * Return: NULL, or why not, the caller's string.
+ */
+char *migration_recover(struct migration *migration, const char *uri);
+
+/**
+ * migration_restart_umemd - put what is at umemd's path now in the place of the one that runs
+ *
+ * Return: NULL, or why not, the caller's string.
+ */
+char *migration_restart_umemd(struct migration *migration);
+
+/**
  * migration_active - a migration is under way that did not come to an end
  */
 bool migration_active(const struct migration *migration);
@@ -218,7 +266,7 @@ bool migration_active(const struct migration *migration);
 bool migration_exists(const struct migration *migration);
 
 /**
- * migration_serving - umemd has the guest's memory to send or to bring still
+ * migration_serving - the guest's memory is to be sent or brought still
  */
 bool migration_serving(const struct migration *migration);
 
@@ -267,8 +315,8 @@ void migration_qemu_event(struct migration *migration, const char *name, json_t 
 /* QEMU ended, or closed its QMP connection. */
 void migration_qemu_gone(struct migration *migration, const char *how);
 void migration_umemd_event(struct migration *migration, json_t *event);
-/* umemd ended, or closed its control connection. */
-void migration_umemd_gone(struct migration *migration, const char *how);
+/* umemd has ended; @clean: with status 0 */
+void migration_umemd_gone(struct migration *migration, const char *how, bool clean);
 void migration_timer(struct migration *migration);
 
 #endif

@@ -2,7 +2,7 @@
 
 umem-qemu-src  := $(addprefix umem-qemu/,main.c supervisor.c host.c options.c keyval.c hmp.c \
 		    qmp.c migration.c info.c umemd.c child.c monitor.c request.c control.c \
-		    loop.c) $(common-src)
+		    loop.c) umemd/socket.c $(common-src)
 umem-qemu-libs := $(shell $(PKG_CONFIG) --libs readline)
 umem-qemu-tests := keyval options hmp qmp migration umemd child loop monitor request control
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -27,6 +28,7 @@
 #include "umem-qemu/monitor.h"
 #include "umem-qemu/qmp.h"
 #include "umem-qemu/umemd.h"
+#include "umemd/socket.h"
 
 #define QUIT_PATIENCE_MS	2000
 #define UMEMDS_MAX		8
@@ -78,6 +80,9 @@ struct supervisor {
 	struct umemd *umemds[UMEMDS_MAX];	/* dismissed ones end in their own time */
 	struct umemd *umemd;			/* the machine's */
 	int stream_fd;				/* device state, QEMU's end */
+	struct socket_listener listener;	/* of umemds that follow one another */
+	char listen_uri[URI_TEXT_MAX];		/* where, as it was asked for */
+	char listening[URI_TEXT_MAX];		/* and as it came out */
 
 	struct monitor *monitors[OPTIONS_MONITORS_MAX];
 	struct control *control;		/* NULL: there is none */
@@ -325,7 +330,7 @@ static void umemd_event(void *context, struct umemd *umemd, json_t *event)
 		show_progress(s);
 }
 
-static void umemd_gone(void *context, struct umemd *umemd, const char *how)
+static void umemd_gone(void *context, struct umemd *umemd, const char *how, bool clean)
 {
 	struct supervisor *s = context;
 	char *details = text_format("pid=%d %s", umemd_pid(umemd), how);
@@ -338,8 +343,11 @@ static void umemd_gone(void *context, struct umemd *umemd, const char *how)
 	}
 	if (umemd == s->umemd) {
 		s->umemd = NULL;
-		migration_umemd_gone(&s->migration, how);
+		migration_umemd_gone(&s->migration, how, clean);
 	}
+	/* Nobody shall take the port while another is about to be started, or is. */
+	if (!s->umemd && !s->migration.restart_due)
+		socket_unlisten(&s->listener);
 }
 
 static const struct umemd_ops umemd_ops = { .event = umemd_event, .gone = umemd_gone };
@@ -360,8 +368,24 @@ static void close_stream(struct supervisor *s)
 	s->stream_fd = -1;
 }
 
+/* See that the listener is at @text, if that is a place to listen at. */
+static char *listen_at(struct supervisor *s, const char *text)
+{
+	char error[SOCKET_ERROR_MAX];
+	struct uri uri;
+
+	if (uri_parse(&uri, text, error, sizeof(error)))
+		return text_copy(error);
+	if (s->listener.fd >= 0 && strcmp(s->listen_uri, text))
+		socket_unlisten(&s->listener);
+	if ((uri.kind != URI_TCP && uri.kind != URI_UNIX) || s->listener.fd >= 0)
+		return NULL;
+	snprintf(s->listen_uri, sizeof(s->listen_uri), "%s", text);
+	return socket_listen(&uri, &s->listener, s->listening, error) ? text_copy(error) : NULL;
+}
+
 static char *start_umemd(void *context, enum migration_role role, const char *uri,
-			 const struct hmp_command *command)
+			 const struct hmp_command *command, json_t *session)
 {
 	struct supervisor *s = context;
 	struct umemd **slot = umemd_slot(s);
@@ -371,6 +395,7 @@ static char *start_umemd(void *context, enum migration_role role, const char *ur
 		.uri = uri,
 		.claimed = s->options->incoming && !strcmp(s->options->incoming, uri),
 		.command = command,
+		.session = session,
 		.touch = s->options->postcopy_flags & OPTIONS_FLAG_TOUCH,
 		.regions = s->options->regions,
 		.region_fds = s->host->region_fds,
@@ -381,13 +406,21 @@ static char *start_umemd(void *context, enum migration_role role, const char *ur
 	if (!slot)
 		return text_format("%d umemd processes have not ended yet, wanted fewer: try again in a moment",
 				   UMEMDS_MAX);
+	if (role == MIGRATION_DESTINATION) {
+		error = listen_at(s, uri);
+		if (error)
+			return error;
+		setup.uri = s->listener.fd >= 0 ? s->listening : uri;
+	}
+	setup.listener = s->listener.fd;
 	close_stream(s);
 	*slot = umemd_start(&setup, &umemd_ops, s, &s->stream_fd, &error);
 	if (!*slot)
 		return error;
 	s->umemd = *slot;
-	details = text_format("pid=%d role=%s uri=%s", umemd_pid(s->umemd),
-			      role == MIGRATION_SOURCE ? "source" : "destination", uri);
+	details = text_format("pid=%d role=%s uri=%s%s", umemd_pid(s->umemd),
+			      role == MIGRATION_SOURCE ? "source" : "destination", setup.uri,
+			      session ? " goes on" : "");
 	log_event(s, 0, "UMEMD-STARTED", details);
 	free(details);
 	return NULL;
@@ -411,6 +444,14 @@ static void stop_umemd(void *context)
 		umemd_dismiss(s->umemd);
 	s->umemd = NULL;
 	close_stream(s);
+}
+
+static void dismiss_umemd(void *context)
+{
+	struct supervisor *s = context;
+
+	if (s->umemd)
+		umemd_dismiss(s->umemd);
 }
 
 static void question_answered(void *context, json_t *result, const char *error)
@@ -499,6 +540,7 @@ static const struct migration_ops migration_ops = {
 	.start_umemd = start_umemd,
 	.tell_umemd = tell_umemd,
 	.stop_umemd = stop_umemd,
+	.dismiss_umemd = dismiss_umemd,
 	.ask_qemu = ask_qemu,
 	.set_timer = set_timer,
 	.say = say,
@@ -885,8 +927,7 @@ static void qemu_ended(struct supervisor *s, int status)
 	close_monitors(s);
 	if (migration_serving(&s->migration))
 		log_later(s, LOG_LEVEL_INFO,
-			  text_format("QEMU has ended, the destination still needs its memory: waiting for that; umemd (pid %d) also does it alone, if you end umem-qemu",
-				      umemd_pid(s->umemd)));
+			  text_copy("QEMU has ended, the destination still needs its memory: waiting for that; umemd also does it alone, if you end umem-qemu, but is not started again then"));
 	free(how);
 }
 
@@ -1006,6 +1047,7 @@ int supervisor_run(const struct options *options, const struct host *host)
 		.options = options,
 		.host = host,
 		.stream_fd = -1,
+		.listener = { .fd = -1 },
 		.migration_timer = { .fn = timer_fired, .context = &s },
 		.quit_timer = { .fn = signal_qemu, .context = &s },
 	};
@@ -1023,7 +1065,7 @@ int supervisor_run(const struct options *options, const struct host *host)
 		control_close(s.control);
 		return 1;
 	}
-	while (!s.leave && (s.qemu || umemds_left(&s)))
+	while (!s.leave && (s.qemu || umemds_left(&s) || migration_serving(&s.migration)))
 		loop_once();
 
 	while (s.lines)
@@ -1031,5 +1073,6 @@ int supervisor_run(const struct options *options, const struct host *host)
 	control_close(s.control);
 	migration_destroy(&s.migration);
 	close_stream(&s);
+	socket_unlisten(&s.listener);
 	return s.gave_up ? 1 : s.qemu_status;
 }
