@@ -153,9 +153,46 @@ static void take_migrate(struct hmp_command *command, const struct words *words)
 			    words->word[i], command->precopy ? "" : "-p ");
 }
 
-static void parse_migrate(struct hmp_command *command, const struct words *words, bool incoming)
+/* After GO, at the source: QEMU's name of migrate_recover there. */
+static void take_resume(struct hmp_command *command, const struct words *words)
+{
+	size_t i;
+
+	for (i = 1; i < words->nr && words->word[i][0] == '-'; i++) {
+		if (strcmp(words->word[i], "-r") && strcmp(words->word[i], "-d"))
+			return fail(command, "migrate: flag \"%s\", with -r only -d is possible",
+				    words->word[i]);
+	}
+	if (words->nr != i + 1)
+		return fail(command, "migrate: %zu arguments, wanted migrate -r URI with " URI_WANTED,
+			    words->nr - i);
+	hmp_take_uri(command, "migrate", words->word[i]);
+}
+
+static void take_recover(struct hmp_command *command, const struct words *words)
+{
+	if (words->nr > 2)
+		return fail(command, "migrate_recover: %zu arguments, wanted migrate_recover [URI] with " URI_WANTED,
+			    words->nr - 1);
+	if (words->nr == 2)
+		hmp_take_uri(command, "migrate_recover", words->word[1]);
+}
+
+/* Of a migration of QEMU's own the line is QEMU's, whatever umem thinks of it. */
+static void parse_recover(struct hmp_command *command, const struct words *words, bool incoming)
 {
 	(void)incoming;
+	if (!strcmp(words->word[0], "migrate"))
+		take_resume(command, words);
+	else
+		take_recover(command, words);
+	command->kind = HMP_RECOVER;
+}
+
+static void parse_migrate(struct hmp_command *command, const struct words *words, bool incoming)
+{
+	if (has_flag(words, "-r"))
+		return parse_recover(command, words, incoming);
 	hmp_init_migrate(command);
 	command->precopy = !has_flag(words, "-p");
 	if (command->precopy && has_flag(words, "-n"))
@@ -266,7 +303,7 @@ static void parse_help(struct hmp_command *command, const struct words *words, b
 {
 	static const char *const topics[] = {
 		"migrate", "migrate_cancel", "migrate_start_postcopy", "migrate_set_parameter",
-		"migrate_set_capability",
+		"migrate_set_capability", "migrate_pause", "migrate_recover",
 	};
 
 	(void)incoming;
@@ -287,6 +324,8 @@ static const struct {
 	{ "migrate_incoming", HMP_INCOMING, parse_incoming },
 	{ "migrate_start_postcopy", HMP_START_POSTCOPY, NULL },
 	{ "migrate_cancel", HMP_CANCEL, NULL },
+	{ "migrate_pause", HMP_PAUSE, NULL },
+	{ "migrate_recover", HMP_PASS, parse_recover },
 	{ "info", HMP_PASS, parse_info },
 	{ "help", HMP_PASS, parse_help },
 	{ "?", HMP_PASS, parse_help },
@@ -302,7 +341,6 @@ static const struct {
 	{ "loadvm", HMP_GUARDED, NULL },
 	{ "savevm", HMP_GUARDED, NULL },
 	{ "migrate_continue", HMP_GUARDED, NULL },
-	{ "migrate_recover", HMP_GUARDED, NULL },
 	{ "gdbserver", HMP_GUARDED, NULL },
 };
 
@@ -344,6 +382,9 @@ const char *hmp_help(void)
 "\t\t\t forward, backward: pages after and before each requested page sent with it (8 8)\n"
 "migrate_start_postcopy  -- no more pre-copy: the guest moves now, whatever is left\n"
 "migrate_cancel  -- before the hand-over: give the migration up, the guest stays\n"
+"migrate_pause  -- after the hand-over: nothing is sent or brought until migrate_recover\n"
+"migrate_recover [uri]  -- paused: connect, or listen, again; from now on at uri if it is given\n"
+"migrate -r uri  -- the same, at the source\n"
 "migrate_set_capability postcopy-ram on|off -- whether migrate without -p is umem's\n"
 "migrate_set_parameter, of umem's migrations, also while one runs:\n"
 "\t\t\t max-bandwidth bytes -- sent a second, at most, before the guest moves (0: no limit)\n"

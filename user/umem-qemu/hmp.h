@@ -28,6 +28,8 @@ enum hmp_kind {
 	HMP_START_POSTCOPY,	/* migrate_start_postcopy */
 	HMP_INCOMING,		/* migrate_incoming */
 	HMP_CANCEL,		/* migrate_cancel */
+	HMP_PAUSE,		/* migrate_pause */
+	HMP_RECOVER,		/* migrate_recover, migrate -r */
 	HMP_INFO_MIGRATE,
 	HMP_INFO_PARAMETERS,	/* QEMU's and ours */
 	HMP_CONT,
@@ -56,8 +58,8 @@ enum hmp_kind {
  * @on: HMP_POSTCOPY_RAM
  * @channels: HMP_CHANNELS
  * @cpu: HMP_CPU
- * @uri: migrate, HMP_INCOMING
- * @error: HMP_ERROR: a sentence; HMP_MIGRATE_EITHER: why umem could not, or empty
+ * @uri: migrate, HMP_INCOMING, HMP_RECOVER; empty: there is none
+ * @error: HMP_ERROR: a sentence; HMP_MIGRATE_EITHER, HMP_RECOVER: why umem could not, or empty
  */
 struct hmp_command {
 	enum hmp_kind kind;

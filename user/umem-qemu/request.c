@@ -12,7 +12,8 @@
 struct key {
 	const char *name;
 	/* NULL, or why not, the caller's string */
-	char *(*take)(struct hmp_command *command, const struct key *key, json_t *value);
+	char *(*take)(struct hmp_command *command, const char *name, const struct key *key,
+		      json_t *value);
 	size_t offset;		/* of its field in the command */
 };
 
@@ -25,37 +26,41 @@ static char *quote(json_t *value)
 	return quoted;
 }
 
-static char *wrong_type(const struct key *key, json_t *value, const char *wanted)
+static char *wrong_type(const char *name, const struct key *key, json_t *value,
+			const char *wanted)
 {
 	char *got = quote(value);
-	char *why = text_format("migrate: %s is %s, wanted %s", key->name, got, wanted);
+	char *why = text_format("%s: %s is %s, wanted %s", name, key->name, got, wanted);
 
 	free(got);
 	return why;
 }
 
-/* ---- keys of migrate ---- */
+/* ---- keys ---- */
 
-static char *take_uri(struct hmp_command *command, const struct key *key, json_t *value)
+static char *take_uri(struct hmp_command *command, const char *name, const struct key *key,
+		      json_t *value)
 {
 	if (!json_is_string(value))
-		return wrong_type(key, value, "a string, " URI_WANTED);
-	if (!hmp_take_uri(command, "migrate", json_string_value(value)))
+		return wrong_type(name, key, value, "a string, " URI_WANTED);
+	if (!hmp_take_uri(command, name, json_string_value(value)))
 		return text_copy(command->error);
 	return NULL;
 }
 
-static char *take_flag(struct hmp_command *command, const struct key *key, json_t *value)
+static char *take_flag(struct hmp_command *command, const char *name, const struct key *key,
+		       json_t *value)
 {
 	bool *flag = (bool *)((char *)command + key->offset);
 
 	if (!json_is_boolean(value))
-		return wrong_type(key, value, "true or false");
+		return wrong_type(name, key, value, "true or false");
 	*flag = json_is_true(value);
 	return NULL;
 }
 
-static char *take_pages(struct hmp_command *command, const struct key *key, json_t *value)
+static char *take_pages(struct hmp_command *command, const char *name, const struct key *key,
+			 json_t *value)
 {
 	uint32_t *field = (uint32_t *)((char *)command + key->offset);
 	json_int_t pages = json_integer_value(value);
@@ -63,7 +68,7 @@ static char *take_pages(struct hmp_command *command, const struct key *key, json
 
 	if (!json_is_integer(value) || pages < 0 || pages > HMP_PREFAULT_MAX) {
 		snprintf(wanted, sizeof(wanted), "0 to %u pages", HMP_PREFAULT_MAX);
-		return wrong_type(key, value, wanted);
+		return wrong_type(name, key, value, wanted);
 	}
 	*field = (uint32_t)pages;
 	return NULL;
@@ -78,6 +83,10 @@ static const struct key migrate_keys[] = {
 	{ "backward", take_pages, offsetof(struct hmp_command, backward) },
 };
 
+static const struct key recover_keys[] = {
+	{ "uri", take_uri, offsetof(struct hmp_command, uri) },
+};
+
 /* ---- commands ---- */
 
 static const struct {
@@ -89,6 +98,9 @@ static const struct {
 	{ "migrate", REQUEST_MIGRATE, migrate_keys, ARRAY_SIZE(migrate_keys) },
 	{ "start-postcopy", REQUEST_START_POSTCOPY, NULL, 0 },
 	{ "cancel", REQUEST_CANCEL, NULL, 0 },
+	{ "pause", REQUEST_PAUSE, NULL, 0 },
+	{ "recover", REQUEST_RECOVER, recover_keys, ARRAY_SIZE(recover_keys) },
+	{ "restart-pager", REQUEST_RESTART_PAGER, NULL, 0 },
 	{ "info", REQUEST_INFO, NULL, 0 },
 	{ "watch", REQUEST_WATCH, NULL, 0 },
 };
@@ -100,6 +112,25 @@ static const struct key *find_key(size_t command, const char *name)
 			return &commands[command].keys[i];
 	}
 	return NULL;
+}
+
+static char *key_names(size_t command)
+{
+	struct text names = { 0 };
+
+	for (size_t i = 0; i < commands[command].nr_keys; i++)
+		text_add(&names, "%s%s", i ? ", " : "", commands[command].keys[i].name);
+	return names.data ? text_take(&names) : text_copy("cmd alone");
+}
+
+static char *unknown_key(size_t command, const char *name)
+{
+	char *names = key_names(command);
+	char *why = text_format("%s: there is no key \"%.60s\", wanted %s",
+				commands[command].name, name, names);
+
+	free(names);
+	return why;
 }
 
 static char *take_keys(struct request *request, size_t command, json_t *object)
@@ -114,10 +145,8 @@ static char *take_keys(struct request *request, size_t command, json_t *object)
 		if (!strcmp(name, "cmd"))
 			continue;
 		if (!key)
-			return text_format("%s: there is no key \"%.60s\", wanted %s",
-					   commands[command].name, name, commands[command].nr_keys ?
-					   "uri, precopy, no_push, follow, forward, backward" : "cmd alone");
-		why = key->take(&request->command, key, value);
+			return unknown_key(command, name);
+		why = key->take(&request->command, commands[command].name, key, value);
 		if (why)
 			return why;
 	}
@@ -131,6 +160,7 @@ static char *take_keys(struct request *request, size_t command, json_t *object)
 int request_decode(struct request *request, json_t *object, char **error)
 {
 	json_t *cmd = json_object_get(object, "cmd");
+	struct text names = { 0 };
 	char *got;
 
 	*error = NULL;
@@ -144,7 +174,10 @@ int request_decode(struct request *request, json_t *object, char **error)
 		return *error ? -1 : 0;
 	}
 	got = cmd ? quote(cmd) : text_copy("not there");
-	*error = text_format("cmd is %s, wanted \"migrate\", \"start-postcopy\", \"cancel\", \"info\" or \"watch\"", got);
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		text_add(&names, "%s\"%s\"", i ? ", " : "", commands[i].name);
+	*error = text_format("cmd is %s, wanted one of %s", got, names.data);
+	text_free(&names);
 	free(got);
 	return -1;
 }

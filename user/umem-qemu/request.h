@@ -6,6 +6,9 @@
  *    "follow":false, "forward":8, "backward":8}	all but uri may be left out
  *   {"cmd":"start-postcopy"}
  *   {"cmd":"cancel"}
+ *   {"cmd":"pause"}
+ *   {"cmd":"recover", "uri":"tcp:HOST:PORT"}		uri may be left out
+ *   {"cmd":"restart-pager"}
  *   {"cmd":"info"}
  *   {"cmd":"watch"}
  */
@@ -22,11 +25,15 @@ enum request_kind {
 	REQUEST_INFO,
 	REQUEST_WATCH,
 	REQUEST_START_POSTCOPY,
+	REQUEST_PAUSE,
+	REQUEST_RECOVER,
+	REQUEST_RESTART_PAGER,
 };
 
 /**
  * struct request - a request, understood
- * @command: REQUEST_MIGRATE: as the monitor's migrate -d gives it, with -p if not precopy
+ * @command: REQUEST_MIGRATE: as the monitor's migrate -d gives it, with -p if not precopy;
+ *	REQUEST_RECOVER: its URI, or an empty one
  */
 struct request {
 	enum request_kind kind;

@@ -215,6 +215,11 @@ static char *command_cancel(struct supervisor *s)
 	return migration_cancel(&s->migration);
 }
 
+static char *command_recover(struct supervisor *s, const struct hmp_command *command)
+{
+	return migration_recover(&s->migration, *command->uri ? command->uri : NULL);
+}
+
 static json_t *command_info(struct supervisor *s)
 {
 	return info_json(&s->migration, wall_clock_us(NULL));
@@ -264,6 +269,12 @@ static void control_request(void *context, const struct request *request,
 		why = migration_start_postcopy(&s->migration);
 	else if (request->kind == REQUEST_CANCEL)
 		why = command_cancel(s);
+	else if (request->kind == REQUEST_PAUSE)
+		why = migration_pause(&s->migration);
+	else if (request->kind == REQUEST_RECOVER)
+		why = command_recover(s, &request->command);
+	else if (request->kind == REQUEST_RESTART_PAGER)
+		why = migration_restart_umemd(&s->migration);
 	else if (request->kind == REQUEST_WATCH)
 		why = command_watch(s, answer);
 	if (request->kind == REQUEST_INFO) {
@@ -659,18 +670,27 @@ static void run_incoming(struct supervisor *s, struct monitor *monitor,
 	taken(monitor, "migrate_incoming", why);
 }
 
+/* It was done at once, or could not be. */
+static void obeyed(struct monitor *monitor, const char *name, char *why)
+{
+	if (why)
+		print_and_free(monitor, text_format("%s: %s\n", name, why));
+	free(why);
+	monitor_ready(monitor);
+}
+
+/* The migration that the monitor speaks of is umem's. */
+static bool is_ours(const struct supervisor *s)
+{
+	return migration_exists(&s->migration) && !s->qemus_own_migration;
+}
+
 static void run_start_postcopy(struct supervisor *s, struct monitor *monitor, const char *text,
 			       const struct hmp_command *command)
 {
-	char *why;
-
 	if (s->qemus_own_migration)
 		return pass_line(s, monitor, text, command);
-	why = migration_start_postcopy(&s->migration);
-	if (why)
-		print_and_free(monitor, text_format("migrate_start_postcopy: %s\n", why));
-	free(why);
-	monitor_ready(monitor);
+	obeyed(monitor, "migrate_start_postcopy", migration_start_postcopy(&s->migration));
 }
 
 static void run_postcopy_ram(struct supervisor *s, struct monitor *monitor, const char *text,
@@ -685,28 +705,18 @@ static void run_postcopy_ram(struct supervisor *s, struct monitor *monitor, cons
 static void run_cancel(struct supervisor *s, struct monitor *monitor, const char *text,
 		       const struct hmp_command *command)
 {
-	char *why;
-
 	if (!migration_active(&s->migration) && !s->migration.moved)
 		return pass_line(s, monitor, text, command);
-	why = command_cancel(s);
-	if (why)
-		print_and_free(monitor, text_format("migrate_cancel: %s\n", why));
-	free(why);
-	monitor_ready(monitor);
+	obeyed(monitor, "migrate_cancel", command_cancel(s));
 }
 
-static void run_info(struct supervisor *s, struct monitor *monitor, const char *text,
-		     const struct hmp_command *command)
+static void run_pause(struct supervisor *s, struct monitor *monitor, const char *text,
+		      const struct hmp_command *command)
 {
-	json_t *info;
-
-	if (!migration_exists(&s->migration) || s->qemus_own_migration)
-		return pass_line(s, monitor, text, command);
-	info = command_info(s);
-	print_and_free(monitor, report_text(info));
-	json_decref(info);
-	monitor_ready(monitor);
+	if (is_ours(s))
+		obeyed(monitor, "migrate_pause", migration_pause(&s->migration));
+	else
+		pass_line(s, monitor, text, command);
 }
 
 static void run_guarded(struct supervisor *s, struct monitor *monitor, const char *text,
@@ -718,6 +728,32 @@ static void run_guarded(struct supervisor *s, struct monitor *monitor, const cha
 		return pass_line(s, monitor, text, command);
 	answer(monitor, why);
 	free(why);
+}
+
+static void run_recover(struct supervisor *s, struct monitor *monitor, const char *text,
+			const struct hmp_command *command)
+{
+	struct hmp_command guarded = *command;
+
+	if (is_ours(s) && *command->error)
+		return answer(monitor, command->error);
+	if (is_ours(s))
+		return obeyed(monitor, command->word, command_recover(s, command));
+	guarded.kind = HMP_GUARDED;
+	run_guarded(s, monitor, text, &guarded);
+}
+
+static void run_info(struct supervisor *s, struct monitor *monitor, const char *text,
+		     const struct hmp_command *command)
+{
+	json_t *info;
+
+	if (!is_ours(s))
+		return pass_line(s, monitor, text, command);
+	info = command_info(s);
+	print_and_free(monitor, report_text(info));
+	json_decref(info);
+	monitor_ready(monitor);
 }
 
 /* During a switchover the capability is off as well: what stands in the way comes first. */
@@ -795,6 +831,10 @@ static void monitor_line(void *context, struct monitor *monitor, const char *tex
 		return run_incoming(s, monitor, &command);
 	case HMP_CANCEL:
 		return run_cancel(s, monitor, text, &command);
+	case HMP_PAUSE:
+		return run_pause(s, monitor, text, &command);
+	case HMP_RECOVER:
+		return run_recover(s, monitor, text, &command);
 	case HMP_INFO_MIGRATE:
 		return run_info(s, monitor, text, &command);
 	case HMP_CONT:

@@ -95,16 +95,22 @@ static int print_info(struct client *client, const struct options *options)
 	return EXIT_DONE;
 }
 
-static int order(struct client *client, const char *command, const char *done)
+/* @command: taken over */
+static int order_with(struct client *client, json_t *command, const char *done)
 {
 	char *error;
-	json_t *reply = client_ask(client, json_pack("{s:s}", "cmd", command), &error);
+	json_t *reply = client_ask(client, command, &error);
 
 	if (!reply)
 		return fail(error);
 	json_decref(reply);
 	puts(done);
 	return EXIT_DONE;
+}
+
+static int order(struct client *client, const char *command, const char *done)
+{
+	return order_with(client, json_pack("{s:s}", "cmd", command), done);
 }
 
 static int start_postcopy(struct client *client, const struct options *options)
@@ -117,6 +123,27 @@ static int cancel(struct client *client, const struct options *options)
 {
 	(void)options;
 	return order(client, "cancel", "migrate: cancelled, the guest stays");
+}
+
+static int restart_pager(struct client *client, const struct options *options)
+{
+	(void)options;
+	return order(client, "restart-pager", "pager: another umemd goes on");
+}
+
+static int pause_migration(struct client *client, const struct options *options)
+{
+	(void)options;
+	return order(client, "pause", "migrate: paused until umemctl recover");
+}
+
+static int recover(struct client *client, const struct options *options)
+{
+	json_t *command = json_pack("{s:s}", "cmd", "recover");
+
+	if (options->uri)
+		json_object_set_new(command, "uri", jsonl_string(options->uri));
+	return order_with(client, command, "migrate: goes on, see umemctl info");
 }
 
 static json_t *migrate_command(const struct options *options)
@@ -201,6 +228,12 @@ static int run(const struct options *options)
 		return with_guest(options, start_postcopy);
 	case CTL_CANCEL:
 		return with_guest(options, cancel);
+	case CTL_PAUSE:
+		return with_guest(options, pause_migration);
+	case CTL_RECOVER:
+		return with_guest(options, recover);
+	case CTL_RESTART_PAGER:
+		return with_guest(options, restart_pager);
 	case CTL_INFO:
 		return with_guest(options, print_info);
 	case CTL_HELP:

@@ -11,6 +11,9 @@ enum ctl_command {
 	CTL_MIGRATE,
 	CTL_START_POSTCOPY,
 	CTL_CANCEL,
+	CTL_PAUSE,
+	CTL_RECOVER,
+	CTL_RESTART_PAGER,
 	CTL_INFO,
 	CTL_HELP,
 	CTL_VERSION,
@@ -24,7 +27,7 @@ enum ctl_command {
  * @no_push: migrate: -n
  * @follow: migrate: -m
  * @detach: migrate: -d
- * @uri: migrate
+ * @uri: migrate, recover; NULL: there is none
  * @forward: migrate: pages, -1: not given
  * @backward: migrate: pages, -1: not given
  */

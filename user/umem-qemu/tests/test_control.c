@@ -138,8 +138,9 @@ static void test_each_line_has_its_reply_in_order(void **state)
 	put(served, fd, "{\"cmd\":\"info\"}\n\n{\"cmd\":\"nonsense\"}\n{\"cmd\":\"can");
 	put(served, fd, "cel\"}\n");
 	assert_string_equal(got(fd), "{\"ok\":true,\"kind\":2}\n"
-			    "{\"error\":\"cmd is \\\"nonsense\\\", wanted \\\"migrate\\\", "
-			    "\\\"start-postcopy\\\", \\\"cancel\\\", \\\"info\\\" or \\\"watch\\\"\"}\n"
+			    "{\"error\":\"cmd is \\\"nonsense\\\", wanted one of \\\"migrate\\\", "
+			    "\\\"start-postcopy\\\", \\\"cancel\\\", \\\"pause\\\", \\\"recover\\\", "
+			    "\\\"restart-pager\\\", \\\"info\\\", \\\"watch\\\"\"}\n"
 			    "{\"ok\":true,\"kind\":1}\n");
 	assert_int_equal(served->requests, 2);
 	close(fd);
