@@ -251,6 +251,17 @@ static void take_channels(struct hmp_command *command, const char *text)
 	command->channels = (unsigned int)channels;
 }
 
+static void take_paused_limit(struct hmp_command *command, const char *text)
+{
+	unsigned long seconds;
+
+	if (!parse_number(text, HMP_PAUSED_LIMIT_MAX, &seconds))
+		return fail(command, "migrate_set_parameter: " HMP_PAUSED_LIMIT " is \"%s\", wanted 0 to %u seconds",
+			    text, HMP_PAUSED_LIMIT_MAX);
+	command->kind = HMP_PAUSED_LIMIT_IS;
+	command->seconds = (unsigned int)seconds;
+}
+
 static void parse_parameter(struct hmp_command *command, const struct words *words, bool incoming)
 {
 	static const struct {
@@ -268,6 +279,8 @@ static void parse_parameter(struct hmp_command *command, const struct words *wor
 		return;
 	if (!strcmp(words->word[1], HMP_URGENT_CHANNELS))
 		return take_channels(command, words->word[2]);
+	if (!strcmp(words->word[1], HMP_PAUSED_LIMIT))
+		return take_paused_limit(command, words->word[2]);
 	for (size_t i = 0; i < ARRAY_SIZE(parameters); i++) {
 		if (strcmp(words->word[1], parameters[i].name))
 			continue;
@@ -392,6 +405,8 @@ const char *hmp_help(void)
 "\t\t\t downtime-limit ms -- pre-copy is over once what is left takes no longer\n"
 "\t\t\t multifd-channels n -- connections for pages nobody asked for, 1 to 16\n"
 "\t\t\t urgent-channels n -- connections for pages that are asked for, 1 to 16; not QEMU's\n"
+"\t\t\t paused-limit seconds -- where the guest has come to: how long it waits for its source\n"
+"\t\t\t before event PAUSED-LIMIT (0: for ever); not QEMU's\n"
 "\t\t\t multifd-compression none|zstd -- for the next: pages nobody asked for are compressed\n"
 "\t\t\t one by one\n"
 "info migrate  -- how umem's migration stands\n";

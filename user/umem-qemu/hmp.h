@@ -18,6 +18,8 @@
 #define HMP_PREFAULT_DEFAULT	8u
 #define HMP_URGENT_CHANNELS	"urgent-channels"	/* a parameter that QEMU does not have */
 #define HMP_URGENT_CHANNELS_MAX	16u
+#define HMP_PAUSED_LIMIT	"paused-limit"	/* another one */
+#define HMP_PAUSED_LIMIT_MAX	1000000u		/* seconds */
 #define HMP_ERROR_MAX		(URI_ERROR_MAX + 128)
 
 enum hmp_kind {
@@ -37,6 +39,7 @@ enum hmp_kind {
 	HMP_GUARDED,		/* for QEMU, unless the guest is on its way elsewhere */
 	HMP_PARAMETER,		/* for QEMU, which keeps it; umem goes by it, too */
 	HMP_CHANNELS,		/* migrate_set_parameter urgent-channels */
+	HMP_PAUSED_LIMIT_IS,	/* migrate_set_parameter paused-limit */
 	HMP_POSTCOPY_RAM,	/* migrate_set_capability postcopy-ram */
 	HMP_CPU,		/* cpu N: the following commands are about that one */
 	HMP_HELP,		/* help: QEMU's and ours */
@@ -57,6 +60,7 @@ enum hmp_kind {
  * @compress: migrate: not typed with it, QEMU's multifd-compression is zstd
  * @on: HMP_POSTCOPY_RAM
  * @channels: HMP_CHANNELS
+ * @seconds: HMP_PAUSED_LIMIT_IS
  * @cpu: HMP_CPU
  * @uri: migrate, HMP_INCOMING, HMP_RECOVER; empty: there is none
  * @error: HMP_ERROR: a sentence; HMP_MIGRATE_EITHER, HMP_RECOVER: why umem could not, or empty
@@ -72,6 +76,7 @@ struct hmp_command {
 	bool compress;
 	bool on;
 	unsigned int channels;
+	unsigned int seconds;
 	uint32_t forward;
 	uint32_t backward;
 	int cpu;

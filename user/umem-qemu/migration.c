@@ -125,6 +125,11 @@ static void set_state(struct migration *m, const char *state)
 	note(m, "STATE", "role=%s state=%s", role_name(m), state);
 }
 
+static bool is_paused(const struct migration *m)
+{
+	return !strcmp(m->state, "paused") || !strcmp(m->state, "recover");
+}
+
 static void set_reason(struct migration *m, const char *reason)
 {
 	free(m->reason);
@@ -275,11 +280,33 @@ static void restore_reply(struct migration *m, json_t *result)
 	m->parameters_changed = false;
 }
 
+/* ---- how long a lost source is waited for ---- */
+
+static void set_limit_timer(struct migration *m, unsigned int seconds)
+{
+	m->limit_runs = seconds;
+	m->ops->set_limit_timer(m->context, seconds * 1000);
+}
+
+/* However often it is tried meanwhile. */
+static void limit_pause(struct migration *m)
+{
+	if (m->role == MIGRATION_DESTINATION && m->moved && !m->limit_runs && m->paused_limit)
+		set_limit_timer(m, m->paused_limit);
+}
+
+static void end_limit(struct migration *m)
+{
+	if (m->limit_runs)
+		set_limit_timer(m, 0);
+}
+
 /* ---- the ends ---- */
 
 static void finish(struct migration *m, enum migration_phase phase, const char *state)
 {
 	m->ops->set_timer(m->context, 0);
+	end_limit(m);
 	m->phase = phase;
 	m->ended_us = m->ops->now_us(m->context);
 	set_state(m, state);
@@ -413,6 +440,7 @@ static void pause_for(struct migration *m, const char *format, ...)
 	va_end(args);
 	set_state(m, "paused");
 	note(m, "PAUSED", "role=%s reason=%s", role_name(m), m->reason);
+	limit_pause(m);
 	if (m->role == MIGRATION_SOURCE && !m->command.detach)
 		say(m, "migrate: paused: %s", m->reason);
 	m->ops->done(m->context);	/* who waits for the end may want to help */
@@ -548,6 +576,7 @@ static void begin(struct migration *m, enum migration_role role)
 		.deferred = m->deferred,
 		.paused = m->paused,
 		.urgent_channels = m->urgent_channels,
+		.paused_limit = m->paused_limit,
 		.parameters = m->parameters,
 		.parameters_changed = m->parameters_changed,
 		.postcopy_held = m->postcopy_held,
@@ -1152,6 +1181,7 @@ static void recovered(struct migration *m)
 {
 	free(m->reason);
 	m->reason = NULL;
+	end_limit(m);
 	set_state(m, "running");
 }
 
@@ -1246,7 +1276,22 @@ void migration_timer(struct migration *m)
 		fail(m, "QEMU could not load the device state, see its message in the destination's log");
 }
 
+/* The source does not come: what is to be done about it belongs here. */
+void migration_limit_timer(struct migration *m)
+{
+	note(m, "PAUSED-LIMIT", "role=%s seconds=%u pages_missing=%llu", role_name(m),
+	     m->paused_limit, (unsigned long long)number(m->progress, "pages_remaining"));
+}
+
 /* ---- what the monitor asks ---- */
+
+void migration_set_paused_limit(struct migration *m, unsigned int seconds)
+{
+	m->paused_limit = seconds;
+	end_limit(m);
+	if (m->state && is_paused(m))
+		limit_pause(m);
+}
 
 bool migration_postcopy_ram(json_t *capabilities)
 {
@@ -1323,11 +1368,6 @@ static char *why_not_recoverable(const struct migration *m)
 	return text_format("the guest has not been handed over yet (state %s), wanted it to be%s",
 			   m->state, m->role == MIGRATION_SOURCE ?
 			   ": until then migrate_cancel gives the migration up" : "");
-}
-
-static bool is_paused(const struct migration *m)
-{
-	return !strcmp(m->state, "paused") || !strcmp(m->state, "recover");
 }
 
 char *migration_pause(struct migration *m)

@@ -105,6 +105,8 @@ struct migration_ops {
 			 json_t *arguments, bool with_stream);
 	/* call migration_timer() later; replaces an earlier one; 0 stops it */
 	void (*set_timer)(void *context, unsigned int milliseconds);
+	/* the same, of migration_limit_timer() */
+	void (*set_limit_timer)(void *context, unsigned int milliseconds);
 	/* a line for whoever gave the command */
 	void (*say)(void *context, const char *text);
 	/* the command is over: whoever gave it may give the next */
@@ -123,6 +125,8 @@ struct migration_ops {
  * @moved: GO was said: the guest is, or was, on the other side
  * @state: the design's word for how it stands, for people
  * @reason: why @state is failed, cancelled or paused
+ * @paused_limit: destination: seconds to wait for a lost source, 0: any time
+ * @limit_runs: it does so, and was told the timer
  * @held: after migrate_pause, there is no umemd until migrate_recover
  * @replacing: umemd was told to end, another follows at once
  * @erred: umemd has said why it ends
@@ -162,6 +166,8 @@ struct migration {
 	bool switch_soon;
 	unsigned int undo_tries;
 
+	unsigned int paused_limit;
+	bool limit_runs;
 	bool held;
 	bool replacing;
 	bool erred;
@@ -293,6 +299,12 @@ void migration_parameters_changed(struct migration *migration);
 void migration_set_urgent_channels(struct migration *migration, unsigned int channels);
 
 /**
+ * migration_set_paused_limit - umem's own parameter was set
+ * @seconds: 0: no limit
+ */
+void migration_set_paused_limit(struct migration *migration, unsigned int seconds);
+
+/**
  * migration_postcopy_ram - is that capability on
  * @capabilities: QEMU's answer to query-migrate-capabilities
  */
@@ -318,5 +330,6 @@ void migration_umemd_event(struct migration *migration, json_t *event);
 /* umemd has ended; @clean: with status 0 */
 void migration_umemd_gone(struct migration *migration, const char *how, bool clean);
 void migration_timer(struct migration *migration);
+void migration_limit_timer(struct migration *migration);
 
 #endif

@@ -65,7 +65,7 @@ struct supervisor {
 	const struct host *host;
 	const char *region_names[OPTIONS_REGIONS_MAX];
 	struct migration migration;
-	struct loop_timer migration_timer;
+	struct loop_timer migration_timer, limit_timer;
 	bool qemus_own_migration;	/* "info migrate" is about QEMU's own */
 
 	pid_t qemu;			/* 0: it has ended */
@@ -489,14 +489,33 @@ static void ask_qemu(void *context, enum migration_question what, const char *co
 	watch_qmp(s);
 }
 
+static void set_or_clear(struct loop_timer *timer, unsigned int milliseconds)
+{
+	if (milliseconds)
+		loop_timer_set(timer, milliseconds);
+	else
+		loop_timer_clear(timer);
+}
+
 static void set_timer(void *context, unsigned int milliseconds)
 {
 	struct supervisor *s = context;
 
-	if (milliseconds)
-		loop_timer_set(&s->migration_timer, milliseconds);
-	else
-		loop_timer_clear(&s->migration_timer);
+	set_or_clear(&s->migration_timer, milliseconds);
+}
+
+static void set_limit_timer(void *context, unsigned int milliseconds)
+{
+	struct supervisor *s = context;
+
+	set_or_clear(&s->limit_timer, milliseconds);
+}
+
+static void limit_timer_fired(void *context)
+{
+	struct supervisor *s = context;
+
+	migration_limit_timer(&s->migration);
 }
 
 static void timer_fired(void *context)
@@ -554,6 +573,7 @@ static const struct migration_ops migration_ops = {
 	.dismiss_umemd = dismiss_umemd,
 	.ask_qemu = ask_qemu,
 	.set_timer = set_timer,
+	.set_limit_timer = set_limit_timer,
 	.say = say,
 	.done = done,
 	.log = machine_log,
@@ -602,8 +622,9 @@ static void line_answered(void *context, json_t *result, const char *error)
 		monitor_print(line->monitor, hmp_help());
 	if (!error && line->command.kind == HMP_INFO_PARAMETERS)
 		print_and_free(line->monitor,
-			       text_format(HMP_URGENT_CHANNELS ": %u\n",
-					   line->supervisor->migration.urgent_channels));
+			       text_format(HMP_URGENT_CHANNELS ": %u\n" HMP_PAUSED_LIMIT ": %u seconds\n",
+					   line->supervisor->migration.urgent_channels,
+					   line->supervisor->migration.paused_limit));
 	if (line->command.kind == HMP_PARAMETER && text && !*text)
 		migration_parameters_changed(&line->supervisor->migration);
 	if (line->command.kind == HMP_CPU && text && !*text)
@@ -826,6 +847,9 @@ static void monitor_line(void *context, struct monitor *monitor, const char *tex
 		return run_postcopy_ram(s, monitor, text, &command);
 	case HMP_CHANNELS:
 		migration_set_urgent_channels(&s->migration, command.channels);
+		return monitor_ready(monitor);
+	case HMP_PAUSED_LIMIT_IS:
+		migration_set_paused_limit(&s->migration, command.seconds);
 		return monitor_ready(monitor);
 	case HMP_INCOMING:
 		return run_incoming(s, monitor, &command);
@@ -1089,6 +1113,7 @@ int supervisor_run(const struct options *options, const struct host *host)
 		.stream_fd = -1,
 		.listener = { .fd = -1 },
 		.migration_timer = { .fn = timer_fired, .context = &s },
+		.limit_timer = { .fn = limit_timer_fired, .context = &s },
 		.quit_timer = { .fn = signal_qemu, .context = &s },
 	};
 

@@ -223,6 +223,15 @@ static void test_cpu_is_noted(void **state)
 	assert_int_equal(command.cpu, 3);
 }
 
+static void test_paused_limit_is_ours(void **state)
+{
+	(void)state;
+	assert_int_equal(parse("migrate_set_parameter paused-limit 0").kind, HMP_PAUSED_LIMIT_IS);
+	assert_int_equal(parse("migrate_set_parameter paused-limit 1000000").seconds, 1000000);
+	assert_error("migrate_set_parameter paused-limit 1000001", "\"1000001\"", "0 to 1000000 seconds");
+	assert_error("migrate_set_parameter paused-limit 5s", "\"5s\"", "seconds");
+}
+
 static void test_pause_and_recover(void **state)
 {
 	static const struct {
@@ -302,6 +311,7 @@ int main(void)
 		cmocka_unit_test(test_commands_of_interest_are_known_by_each_name),
 		cmocka_unit_test(test_cpu_is_noted),
 		cmocka_unit_test(test_pause_and_recover),
+		cmocka_unit_test(test_paused_limit_is_ours),
 		cmocka_unit_test(test_migrate_incoming_is_ours_only_where_a_guest_is_expected),
 		cmocka_unit_test(test_overlong_lines_pass),
 	};

@@ -28,7 +28,7 @@ struct world {
 		json_int_t bandwidth;	/* it sets that; 0: it does not */
 	} asked[ASKED_MAX];
 	size_t nr_asked, nr_answered;
-	unsigned int timer;
+	unsigned int timer, limit_timer;
 	unsigned int dones, give_ups, gos, conts, fails, cancels, starts;
 	bool go_run;
 	bool umemd_will_not_start;
@@ -123,6 +123,13 @@ static void set_timer(void *context, unsigned int milliseconds)
 	w->timer = milliseconds;
 }
 
+static void set_limit_timer(void *context, unsigned int milliseconds)
+{
+	struct world *w = context;
+
+	w->limit_timer = milliseconds;
+}
+
 static void say(void *context, const char *text)
 {
 	struct world *w = context;
@@ -166,6 +173,7 @@ static const struct migration_ops ops = {
 	.dismiss_umemd = dismiss_umemd,
 	.ask_qemu = ask_qemu,
 	.set_timer = set_timer,
+	.set_limit_timer = set_limit_timer,
 	.say = say,
 	.done = done,
 	.log = log_line,
@@ -2020,6 +2028,43 @@ static void test_destinations_umemd_that_dies_at_the_end_is_followed_for_a_while
 	assert_string_equal(w->migration.state, "completed");
 }
 
+static void test_limit_of_waiting_for_the_source(void **state)
+{
+	struct world *w = *state;
+
+	migration_set_paused_limit(&w->migration, 30);
+	expect(w, false, false);
+	load(w);
+	loaded(w);
+	pauses(w);		/* when ready: nothing is lost yet */
+	assert_int_equal(w->limit_timer, 0);
+	umemd(w, "{\"event\":\"go\",\"run\":true}");
+	pauses(w);
+	assert_int_equal(w->limit_timer, 30000);
+	w->limit_timer = 1;	/* neither another reason nor an attempt starts it anew */
+	umemd_dies(w);
+	umemd_state(w, "recover");
+	pauses(w);
+	assert_int_equal(w->limit_timer, 1);
+	migration_set_paused_limit(&w->migration, 40);
+	assert_int_equal(w->limit_timer, 40000);
+	migration_limit_timer(&w->migration);
+	assert_did(w, "log PAUSED-LIMIT role=destination seconds=40");
+	migration_timer(&w->migration);
+	umemd_state(w, "running");
+	assert_int_equal(w->limit_timer, 0);
+	pauses(w);
+	assert_int_equal(w->limit_timer, 40000);
+	umemd_state(w, "end");
+	assert_int_equal(w->limit_timer, 0);
+
+	restart(w);
+	migration_set_paused_limit(&w->migration, 30);
+	complete(w);
+	pauses(w);
+	assert_int_equal(w->limit_timer, 0);	/* the source gives up nothing */
+}
+
 static void test_destination_may_listen_elsewhere(void **state)
 {
 	struct world *w = *state;
@@ -2410,6 +2455,7 @@ int main(void)
 		test(test_error_when_ready_does_not_end_the_destination),
 		test(test_destinations_umemd_that_dies_at_the_end_is_followed_for_a_while),
 		test(test_destination_may_listen_elsewhere),
+		test(test_limit_of_waiting_for_the_source),
 		test(test_after_go_qemus_death_is_told_to_the_source),
 		test(test_guest_that_qemu_does_not_start_is_told),
 		test(test_guest_may_go_on_to_a_third_host_once_it_is_complete),
