@@ -112,6 +112,16 @@ static void tell(struct migration *m, json_t *command)
 	m->ops->tell_umemd(m->context, command);
 }
 
+/* What is not written down is not undone, or gone on with, by another umem-qemu: no worse. */
+static void save(struct migration *m)
+{
+	char *why = m->ops->save(m->context);
+
+	if (why)
+		note(m, "NOT-RECORDED", "%s", why);
+	free(why);
+}
+
 static const char *role_name(const struct migration *m)
 {
 	return m->role == MIGRATION_SOURCE ? "source" : "destination";
@@ -122,6 +132,7 @@ static void set_state(struct migration *m, const char *state)
 	if (m->state && !strcmp(m->state, state))
 		return;
 	m->state = state;
+	save(m);
 	note(m, "STATE", "role=%s state=%s", role_name(m), state);
 }
 
@@ -148,6 +159,12 @@ static bool status_is(json_t *result, const char *status)
 	const char *is = json_string_value(json_object_get(result, "status"));
 
 	return is && !strcmp(is, status);
+}
+
+static void set_running(struct migration *m, bool running)
+{
+	m->running = running;
+	save(m);
 }
 
 static void stop_umemd(struct migration *m)
@@ -478,6 +495,7 @@ static void go_on(struct migration *m)
 	m->restarts++;
 	json_decref(m->totals);
 	m->totals = json_copy(m->progress);
+	save(m);
 	if (m->role == MIGRATION_SOURCE)
 		tell_limits(m);
 }
@@ -626,7 +644,7 @@ static void status_reply(struct migration *m, json_t *result)
 		return fail(m, "QEMU waits for an incoming migration, there is no guest to move");
 	if (status_is(result, "postmigrate"))
 		return fail(m, "the guest was migrated elsewhere (QEMU's status is postmigrate)");
-	m->running = json_is_true(json_object_get(result, "running"));
+	set_running(m, json_is_true(json_object_get(result, "running")));
 	ask(m, ASK_CAPABILITIES, "query-migrate-capabilities", NULL);
 }
 
@@ -701,6 +719,7 @@ static void spawn(struct migration *m)
 	}
 	m->umemd_alive = true;
 	m->umemd_started_us = m->ops->now_us(m->context);
+	save(m);
 	if (m->role == MIGRATION_SOURCE)
 		tell_limits(m);
 	m->phase = m->role == MIGRATION_SOURCE ? PHASE_ADVISE : PHASE_WAIT;
@@ -796,6 +815,7 @@ static void give_stream(struct migration *m)
 static void start_stream(struct migration *m)
 {
 	m->stream_given = true;
+	save(m);
 	m->phase = m->role == MIGRATION_SOURCE ? PHASE_STREAM : PHASE_LOAD;
 	if (m->role == MIGRATION_SOURCE)
 		ask(m, ASK_MIGRATE, "migrate", json_pack("{s:s}", "uri", "fd:" STREAM_NAME));
@@ -812,13 +832,30 @@ static void switch_over(struct migration *m)
 	m->ops->set_timer(m->context, SWITCH_TIMEOUT_MS);
 }
 
+/* Written down before it is said: no umem-qemu runs the guest here again. */
+static bool record_go(struct migration *m)
+{
+	char *why;
+
+	m->moved = true;
+	m->phase = PHASE_AFTER;
+	why = m->ops->save(m->context);
+	if (!why)
+		return true;
+	m->moved = false;
+	m->phase = PHASE_SWITCH;
+	fail(m, "the hand-over cannot be recorded: %s", why);
+	free(why);
+	return false;
+}
+
 static void try_go(struct migration *m)
 {
 	if (m->phase != PHASE_SWITCH || !m->device_state_done || !m->umemd_ready)
 		return;
 	m->ops->set_timer(m->context, 0);
-	m->moved = true;
-	m->phase = PHASE_AFTER;
+	if (!record_go(m))
+		return;
 	tell(m, json_pack("{s:s, s:b}", "cmd", "go", "run", m->running));
 	m->go_us = m->ops->now_us(m->context);
 	note(m, "GO", "role=source run=%s", m->running ? "true" : "false");
@@ -833,7 +870,7 @@ static void who_stopped_reply(struct migration *m, json_t *result)
 		return;
 	if (!status_is(result, "finish-migrate") && !status_is(result, "postmigrate") &&
 	    !json_is_true(json_object_get(result, "running")))
-		m->running = false;
+		set_running(m, false);
 }
 
 static void why_reply(struct migration *m, json_t *result)
@@ -849,7 +886,7 @@ static void source_stop(struct migration *m, uint64_t time_us)
 		m->stopped_us = time_us;
 		ask(m, ASK_WHO_STOPPED, "query-status", NULL);
 	} else if (!m->moved && m->phase != PHASE_UNDO && m->phase != PHASE_SWITCH) {
-		m->running = false;
+		set_running(m, false);
 	}
 }
 
@@ -862,7 +899,7 @@ static void source_resume(struct migration *m)
 	} else if (m->phase == PHASE_SWITCH && m->device_state_done) {
 		fail(m, "somebody let the guest go on during the switchover");
 	} else if (m->phase != PHASE_SWITCH && m->phase != PHASE_UNDO) {
-		m->running = true;
+		set_running(m, true);
 	}
 }
 
@@ -920,6 +957,7 @@ static void try_ready(struct migration *m)
 	if (m->phase != PHASE_LOAD || !m->device_state_done || !m->stream_received)
 		return;
 	m->phase = PHASE_READY;
+	save(m);
 	note(m, "READY", "role=destination");
 	tell(m, json_pack("{s:s}", "cmd", "ready"));
 }
@@ -934,7 +972,7 @@ static void destination_go(struct migration *m, bool run)
 	m->moved = true;
 	m->phase = PHASE_AFTER;
 	m->go_us = m->ops->now_us(m->context);
-	m->running = run && !m->paused;
+	set_running(m, run && !m->paused);
 	note(m, "GO", "role=destination run=%s", run ? "true" : "false");
 	if (m->running)
 		ask(m, ASK_CONT, "cont", NULL);
@@ -956,8 +994,10 @@ static void cont_reply(struct migration *m, const char *error)
 static void destination_resume(struct migration *m, uint64_t time_us)
 {
 	if (m->moved) {
-		if (!m->resumed_us)
+		if (!m->resumed_us) {
 			m->resumed_us = time_us;
+			save(m);
+		}
 	} else if (m->phase == PHASE_LOAD || m->phase == PHASE_READY) {
 		fail(m, "QEMU let the guest run before the source had handed it over");
 	}
@@ -981,6 +1021,56 @@ static void destination_migration_status(struct migration *m, const char *status
 	} else if (!strcmp(status, "failed")) {
 		load_failed(m);
 	}
+}
+
+/* ---- in the place of another umem-qemu ---- */
+
+static void adopt_umemd(struct migration *m)
+{
+	if (m->held)
+		return;
+	if (!is_descriptor(m->command.uri))
+		return go_on(m);
+	m->held = true;
+	pause_for(m, "umem-qemu ended, and %s with it: wanted migrate_recover with another URI at both sides",
+		  m->command.uri);
+}
+
+/* Capabilities that were set for it are those that are set back. */
+static void adopt_listener(struct migration *m)
+{
+	if (m->capabilities_changed)
+		return spawn(m);
+	m->phase = PHASE_ARM;
+	ask(m, ASK_CAPABILITIES, "query-migrate-capabilities", NULL);
+}
+
+void migration_adopted(struct migration *m)
+{
+	note(m, "ADOPTED", "role=%s moved=%s", m->role == MIGRATION_NONE ? "none" : role_name(m),
+	     m->moved ? "true" : "false");
+	if (m->phase == PHASE_READY || m->phase == PHASE_AFTER)
+		adopt_umemd(m);
+	else if (m->phase == PHASE_WAIT)
+		adopt_listener(m);
+	else if (migration_active(m))
+		fail(m, "umem-qemu ended before the hand-over");
+	if (!m->moved)
+		return;
+	restore_settings(m);
+	ask(m, ASK_ADOPTED, "query-status", NULL);
+	if (m->role == MIGRATION_DESTINATION)
+		ask(m, ASK_CPUS, "query-cpus-fast", NULL);
+}
+
+static void adopted_reply(struct migration *m, json_t *result)
+{
+	bool running = json_is_true(json_object_get(result, "running"));
+
+	if (m->role == MIGRATION_SOURCE && running)
+		source_resume(m);
+	else if (m->role == MIGRATION_DESTINATION && !running && m->running && !m->resumed_us)
+		ask(m, ASK_CONT, "cont", NULL);
 }
 
 /* ---- what comes in ---- */
@@ -1043,6 +1133,8 @@ void migration_qemu_reply(struct migration *m, enum migration_question question,
 		return who_stopped_reply(m, result);
 	case ASK_CONT:
 		return cont_reply(m, error);
+	case ASK_ADOPTED:
+		return adopted_reply(m, result);
 	case ASK_CPUS:
 		json_decref(m->cpus);
 		m->cpus = json_incref(result);
@@ -1230,6 +1322,7 @@ void migration_umemd_event(struct migration *m, json_t *event)
 	} else if (!strcmp(name, "session")) {
 		json_decref(m->session);
 		m->session = json_incref(json_object_get(event, "session"));
+		save(m);
 	} else if (!strcmp(name, "listening")) {
 		umemd_listens(m, string_or(event, "uri", m->command.uri));
 	} else if (!strcmp(name, "converged") && m->role == MIGRATION_SOURCE) {

@@ -81,6 +81,7 @@ enum migration_question {
 	ASK_WHY,		/* query-migrate, for the words of a failure */
 	ASK_WHO_STOPPED,	/* query-status after a STOP */
 	ASK_CONT,		/* destination, after GO */
+	ASK_ADOPTED,		/* after another umem-qemu: query-status */
 	ASK_CPUS,		/* destination: which threads are vCPUs, query-cpus-fast */
 	ASK_UNDO_CANCEL,
 	ASK_UNDO_STATUS,
@@ -116,6 +117,8 @@ struct migration_ops {
 	/* the guest does not come: QEMU shall quit, the exit status is 1 */
 	void (*give_up)(void *context, const char *reason);
 	uint64_t (*now_us)(void *context);
+	/* NULL, it is written down how things are; or why not, the machine's string */
+	char *(*save)(void *context);
 };
 
 /**
@@ -303,6 +306,13 @@ void migration_set_urgent_channels(struct migration *migration, unsigned int cha
  * @seconds: 0: no limit
  */
 void migration_set_paused_limit(struct migration *migration, unsigned int seconds);
+
+/**
+ * migration_adopted - go on, in another umem-qemu, from what saved_decode() gave
+ *
+ * Before GO that is to undo the migration.
+ */
+void migration_adopted(struct migration *migration);
 
 /**
  * migration_postcopy_ram - is that capability on

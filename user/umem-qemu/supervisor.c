@@ -17,8 +17,10 @@
 #include "common/jsonl.h"
 #include "common/log.h"
 #include "common/report.h"
+#include "common/runtime.h"
 #include "common/text.h"
 #include "common/util.h"
+#include "umem-qemu/adopt.h"
 #include "umem-qemu/child.h"
 #include "umem-qemu/control.h"
 #include "umem-qemu/hmp.h"
@@ -27,6 +29,8 @@
 #include "umem-qemu/migration.h"
 #include "umem-qemu/monitor.h"
 #include "umem-qemu/qmp.h"
+#include "umem-qemu/record.h"
+#include "umem-qemu/saved.h"
 #include "umem-qemu/umemd.h"
 #include "umemd/socket.h"
 
@@ -63,6 +67,8 @@ struct log_line {
 struct supervisor {
 	const struct options *options;
 	const struct host *host;
+	const struct adoption *adoption;	/* NULL: QEMU is our own child */
+	char *record_path, *qmp_path;		/* NULL: nobody could adopt QEMU */
 	const char *region_names[OPTIONS_REGIONS_MAX];
 	struct migration migration;
 	struct loop_timer migration_timer, limit_timer;
@@ -566,6 +572,22 @@ static void give_up(void *context, const char *reason)
 	quit_qemu(s, true);
 }
 
+/* Nothing is to be adopted before QEMU is there, or after it. */
+static char *save_record(void *context)
+{
+	struct supervisor *s = context;
+	json_t *record;
+	char *why;
+
+	if (!s->record_path || !s->qemu)
+		return NULL;
+	record = adopt_record(s->options, s->host, &s->migration, s->qemu,
+			      s->umemd ? umemd_pid(s->umemd) : 0, s->qmp_path);
+	why = record_write(s->record_path, record);
+	json_decref(record);
+	return why;
+}
+
 static const struct migration_ops migration_ops = {
 	.start_umemd = start_umemd,
 	.tell_umemd = tell_umemd,
@@ -579,6 +601,7 @@ static const struct migration_ops migration_ops = {
 	.log = machine_log,
 	.give_up = give_up,
 	.now_us = wall_clock_us,
+	.save = save_record,
 };
 
 /* ---- lines from monitors ---- */
@@ -902,6 +925,27 @@ static void close_monitors(struct supervisor *s)
 
 /* ---- QMP ---- */
 
+static void write_record(struct supervisor *s)
+{
+	char *why = save_record(s);
+
+	if (why)
+		log_later(s, LOG_LEVEL_WARNING, why);
+}
+
+/* The other's umemd is alone, and knows nothing that its successor is not told. */
+static void adopt_migration(struct supervisor *s)
+{
+	char *why = s->migration.phase == PHASE_END ? NULL : adopt_end_umemd(s->adoption);
+
+	if (why)
+		log_later(s, LOG_LEVEL_WARNING, why);
+	write_record(s);
+	if (strcmp(s->record_path, s->adoption->path))
+		unlink(s->adoption->path);
+	migration_adopted(&s->migration);
+}
+
 static void qmp_is_ready(void *context, const char *error)
 {
 	struct supervisor *s = context;
@@ -913,12 +957,16 @@ static void qmp_is_ready(void *context, const char *error)
 		return quit_qemu(s, true);
 	}
 	s->qmp_ready = true;
-	if (s->options->postcopy)
+	if (s->adoption) {
+		adopt_migration(s);
+	} else if (s->options->postcopy) {
 		migration_expect(&s->migration, deferred, s->options->paused);
-	if (s->options->postcopy && !deferred) {
-		why = migration_listen(&s->migration, s->options->incoming);
-		free(why);	/* nothing else can have been started */
+		if (!deferred) {
+			why = migration_listen(&s->migration, s->options->incoming);
+			free(why);	/* nothing else can have been started */
+		}
 	}
+	write_record(s);
 	for (size_t i = 0; i < s->options->nr_monitors; i++)
 		monitor_start(s->monitors[i]);
 }
@@ -969,10 +1017,15 @@ static void watch_qmp(struct supervisor *s)
 
 /* ---- processes ---- */
 
-static void qemu_ended(struct supervisor *s, int status)
+static void forget_place(struct supervisor *s)
 {
-	char *how = child_ended(status);
+	free(s->record_path);
+	free(s->qmp_path);
+	s->record_path = s->qmp_path = NULL;
+}
 
+static void qemu_ended(struct supervisor *s, const char *how, int exit_status)
+{
 	while (qmp_receive(&s->qmp) == 1) {
 		struct pollfd pollfd = { .fd = s->qmp_fd, .events = POLLIN };
 
@@ -981,7 +1034,7 @@ static void qemu_ended(struct supervisor *s, int status)
 	}
 	s->qemu = 0;
 	s->qmp_ready = false;
-	s->qemu_status = child_exit_status(status);
+	s->qemu_status = exit_status;
 	log_event(s, 0, "QEMU-ENDED", how);
 	migration_qemu_gone(&s->migration, how);
 	loop_forget(s->qmp_fd);
@@ -992,7 +1045,23 @@ static void qemu_ended(struct supervisor *s, int status)
 	if (migration_serving(&s->migration))
 		log_later(s, LOG_LEVEL_INFO,
 			  text_copy("QEMU has ended, the destination still needs its memory: waiting for that; umemd also does it alone, if you end umem-qemu, but is not started again then"));
+}
+
+static void child_qemu_ended(struct supervisor *s, int status)
+{
+	char *how = child_ended(status);
+
+	qemu_ended(s, how, child_exit_status(status));
 	free(how);
+}
+
+static void adopted_qemu_ended(void *context, short revents)
+{
+	struct supervisor *s = context;
+
+	(void)revents;
+	loop_forget(s->adoption->qemu_fd);
+	qemu_ended(s, "ended", 0);	/* only its parent could know how */
 }
 
 static void reap(struct supervisor *s)
@@ -1002,7 +1071,7 @@ static void reap(struct supervisor *s)
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (pid == s->qemu) {
-			qemu_ended(s, status);
+			child_qemu_ended(s, status);
 			continue;
 		}
 		for (size_t i = 0; i < UMEMDS_MAX; i++) {
@@ -1062,6 +1131,40 @@ static bool uses_stdin(const struct options *options)
 	return false;
 }
 
+/* Both ends of a connection: of one that another can make again, or at least of one. */
+static int open_qmp(struct supervisor *s, int pair[2])
+{
+	char *error = NULL;
+
+	if (s->qmp_path) {
+		pair[1] = runtime_listen(s->qmp_path, true, &error);
+		pair[0] = pair[1] < 0 ? -1 : runtime_connect(s->qmp_path);
+		if (pair[0] >= 0) {
+			fcntl(pair[0], F_SETFD, FD_CLOEXEC);
+			return 0;
+		}
+		if (pair[1] >= 0)
+			close(pair[1]);
+		log_warning("nobody can adopt this QEMU: QMP at %s: %s", s->qmp_path,
+			    error ? error : strerror(-pair[0]));
+		free(error);
+		forget_place(s);
+	}
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
+		log_error("no socket pair for QMP: %s", strerror(errno));
+		return -1;
+	}
+	fcntl(pair[1], F_SETFL, 0);
+	return 0;
+}
+
+static void speak_qmp(struct supervisor *s, int fd)
+{
+	s->qmp_fd = fd;
+	qmp_init(&s->qmp, fd, &qmp_ops, s);
+	loop_watch(fd, POLLIN, qmp_io, s);
+}
+
 static int start_qemu(struct supervisor *s)
 {
 	int fds[OPTIONS_REGIONS_MAX + 1], pair[2];
@@ -1070,16 +1173,17 @@ static int start_qemu(struct supervisor *s)
 		.fds = fds,
 		.nr_fds = s->host->nr_regions + 1,
 		.no_input = uses_stdin(s->options),
+		/* What ends umem-qemu at a terminal does not end QEMU, unless that reads it. */
+		.own_session = uses_stdin(s->options),
 	};
 	pid_t pid;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
-		log_error("no socket pair for QMP: %s", strerror(errno));
+	if (open_qmp(s, pair))
 		return -1;
-	}
 	memcpy(fds, s->host->region_fds, s->host->nr_regions * sizeof(*fds));
 	fds[s->host->nr_regions] = pair[1];
-	child.argv = options_qemu_argv(s->options, s->host->qemu, s->host->region_fds, pair[1]);
+	child.argv = options_qemu_argv(s->options, s->host->qemu, s->host->region_fds, pair[1],
+				       s->qmp_path);
 	pid = child_start(&child);
 	options_free_argv(child.argv);
 	close(pair[1]);
@@ -1088,12 +1192,63 @@ static int start_qemu(struct supervisor *s)
 		close(pair[0]);
 		return -1;
 	}
-	fcntl(pair[0], F_SETFL, O_NONBLOCK);
 	s->qemu = pid;
-	s->qmp_fd = pair[0];
-	qmp_init(&s->qmp, s->qmp_fd, &qmp_ops, s);
-	loop_watch(s->qmp_fd, POLLIN, qmp_io, s);
+	speak_qmp(s, pair[0]);
 	return 0;
+}
+
+static int adopt_qemu(struct supervisor *s)
+{
+	int fd = runtime_connect(s->qmp_path);
+
+	if (fd < 0) {
+		log_error("--adopt %s: QMP of QEMU (pid %d) at %s: %s", s->options->adopt, s->qemu,
+			  s->qmp_path, strerror(-fd));
+		return -1;
+	}
+	loop_watch(s->adoption->qemu_fd, POLLIN, adopted_qemu_ended, s);
+	speak_qmp(s, fd);
+	return 0;
+}
+
+/* Where the record is to be, and QEMU to listen. */
+static void find_place(struct supervisor *s)
+{
+	char *folders[RUNTIME_FOLDERS_MAX], *error = NULL;
+	size_t nr = runtime_folders(folders);
+
+	for (size_t i = 0; i < nr; i++) {
+		if (!s->record_path) {
+			free(error);
+			error = NULL;
+			if (!runtime_make(folders[i], &error)) {
+				s->record_path = runtime_file(folders[i], getpid(), RUNTIME_RECORD);
+				s->qmp_path = runtime_file(folders[i], getpid(), RUNTIME_QMP);
+			}
+		}
+		free(folders[i]);
+	}
+	if (!s->record_path)
+		log_warning("nobody can adopt this QEMU: %s", error);
+	free(error);
+}
+
+/* Beside the other's, which is QEMU's place for good. */
+static char *take_place(struct supervisor *s)
+{
+	const char *qmp = json_string_value(json_object_get(s->adoption->record, "qmp"));
+	char *folder = text_copy(s->adoption->path);
+	char *why;
+
+	s->qemu = process_pid(json_object_get(s->adoption->record, "qemu"));
+	s->qmp_path = text_copy(qmp ? qmp : "");
+	*strrchr(folder, '/') = '\0';
+	s->record_path = runtime_file(folder, getpid(), RUNTIME_RECORD);
+	free(folder);
+	why = saved_decode(&s->migration, json_object_get(s->adoption->record, "migration"));
+	if (why)
+		log_error("--adopt %s: %s", s->options->adopt, why);
+	return why;
 }
 
 static bool umemds_left(const struct supervisor *s)
@@ -1105,11 +1260,39 @@ static bool umemds_left(const struct supervisor *s)
 	return false;
 }
 
-int supervisor_run(const struct options *options, const struct host *host)
+/* QEMU has ended, or never was: there is nothing to adopt. */
+static void leave_place(struct supervisor *s)
+{
+	if (s->record_path)
+		unlink(s->record_path);
+	if (s->qmp_path)
+		unlink(s->qmp_path);
+	forget_place(s);
+}
+
+/* Our child, or one to adopt. Return: 0, or -1: that was told. */
+static int begin(struct supervisor *s)
+{
+	char *why;
+
+	if (!s->adoption) {
+		find_place(s);
+		return start_qemu(s);
+	}
+	why = take_place(s);
+	if (!why)
+		return adopt_qemu(s);
+	free(why);
+	return -1;
+}
+
+int supervisor_run(const struct options *options, const struct host *host,
+		   const struct adoption *adoption)
 {
 	struct supervisor s = {
 		.options = options,
 		.host = host,
+		.adoption = adoption,
 		.stream_fd = -1,
 		.listener = { .fd = -1 },
 		.migration_timer = { .fn = timer_fired, .context = &s },
@@ -1125,9 +1308,14 @@ int supervisor_run(const struct options *options, const struct host *host)
 	if (options->foreign_monitor)
 		log_warning("-monitor %s is QEMU's own: it does not know umem's migrate; stdio and unix: do",
 			    options->foreign_monitor);
-	if (catch_signals(&s) || open_monitors(&s) || open_control(&s) || start_qemu(&s)) {
+	if (catch_signals(&s) || open_monitors(&s) || open_control(&s) || begin(&s)) {
 		close_monitors(&s);
 		control_close(s.control);
+		if (adoption)
+			forget_place(&s);
+		else
+			leave_place(&s);
+		migration_destroy(&s.migration);
 		return 1;
 	}
 	while (!s.leave && (s.qemu || umemds_left(&s) || migration_serving(&s.migration)))
@@ -1139,5 +1327,6 @@ int supervisor_run(const struct options *options, const struct host *host)
 	migration_destroy(&s.migration);
 	close_stream(&s);
 	socket_unlisten(&s.listener);
+	leave_place(&s);
 	return s.gave_up ? 1 : s.qemu_status;
 }

@@ -18,11 +18,12 @@ import install
 import latency
 import migrations
 import prefault
+import recovery
 import refusals
 import two_stage
 
 SUITES = {"migrations": migrations, "big": migrations.Big, "prefault": prefault,
-          "two_stage": two_stage, "refusals": refusals, "environment": environment,
+          "two_stage": two_stage, "recovery": recovery, "refusals": refusals, "environment": environment,
           "install": install, "latency": latency}
 
 

@@ -14,6 +14,7 @@
 #include "common/text.h"
 #include "common/util.h"
 #include "umem-qemu/info.h"
+#include "umem-qemu/saved.h"
 
 #define ASKED_MAX	128
 #define BANDWIDTH	134217728	/* QEMU's default */
@@ -32,6 +33,8 @@ struct world {
 	unsigned int dones, give_ups, gos, conts, fails, cancels, starts;
 	bool go_run;
 	bool umemd_will_not_start;
+	bool disk_is_full;
+	json_t *saved;		/* what another umem-qemu would find */
 	bool other_shared_memory;
 	bool lacks_capability;
 	bool precopy;		/* start() is without -p */
@@ -76,6 +79,12 @@ static void tell_umemd(void *context, json_t *command)
 	w->gos += !strcmp(cmd, "go");
 	w->fails += !strcmp(cmd, "fail");
 	w->cancels += !strcmp(cmd, "cancel");
+	/* What cannot be taken back was written down before. */
+	if (!strcmp(cmd, "go"))
+		assert_true(json_is_true(json_object_get(w->saved, "moved")));
+	if (!strcmp(cmd, "ready"))
+		assert_string_equal(json_string_value(json_object_get(w->saved, "stage")),
+				    "ready");
 	if (!strcmp(cmd, "go"))
 		w->go_run = json_is_true(json_object_get(command, "run"));
 	text_add(&w->did, "tell %s\n", text);
@@ -166,6 +175,17 @@ static uint64_t now_us(void *context)
 	return w->now += 1000;
 }
 
+static char *save(void *context)
+{
+	struct world *w = context;
+
+	if (w->disk_is_full)
+		return text_copy("no space");
+	json_decref(w->saved);
+	w->saved = saved_encode(&w->migration);
+	return NULL;
+}
+
 static const struct migration_ops ops = {
 	.start_umemd = start_umemd,
 	.tell_umemd = tell_umemd,
@@ -179,6 +199,7 @@ static const struct migration_ops ops = {
 	.log = log_line,
 	.give_up = give_up,
 	.now_us = now_us,
+	.save = save,
 };
 
 static const struct world fresh = {
@@ -204,12 +225,19 @@ static void forget(struct world *w)
 	text_free(&w->did);
 }
 
+static void forget_saved(struct world *w)
+{
+	json_decref(w->saved);
+	w->saved = NULL;
+}
+
 static int teardown(void **state)
 {
 	struct world *w = *state;
 
 	migration_destroy(&w->migration);
 	forget(w);
+	forget_saved(w);
 	free(w);
 	return 0;
 }
@@ -218,6 +246,7 @@ static void restart(struct world *w)
 {
 	migration_destroy(&w->migration);
 	forget(w);
+	forget_saved(w);
 	*w = fresh;
 	migration_init(&w->migration, &ops, w, regions, ARRAY_SIZE(regions));
 }
@@ -2185,6 +2214,201 @@ static void assert_json(json_t *info, const char *want)
 	json_decref(wanted);
 }
 
+/* ---- another umem-qemu takes over ---- */
+
+/* The machine is gone, with what it was asked; QEMU stays, and what was written down. */
+static void adopt(struct world *w)
+{
+	char *text = json_dumps(w->saved, 0), *why;
+	json_t *saved = json_loads(text, 0, NULL);
+
+	migration_destroy(&w->migration);
+	forget(w);
+	w->nr_asked = w->nr_answered = 0;
+	w->conts = w->gos = w->dones = w->give_ups = w->starts = 0;
+	migration_init(&w->migration, &ops, w, regions, ARRAY_SIZE(regions));
+	why = saved_decode(&w->migration, saved);
+	if (why)
+		fail_msg("%s", why);
+	migration_adopted(&w->migration);
+	json_decref(saved);
+	free(text);
+}
+
+static void assert_guest_is_not_run(struct world *w, const char *line)
+{
+	struct hmp_command command;
+	char *text;
+
+	hmp_parse(&command, line, false);
+	assert_false(migration_guard(&w->migration, &command, &text));
+	assert_non_null(strstr(text, "has moved to tcp:there:4444"));
+	free(text);
+}
+
+static void test_adopted_before_go_the_guest_runs_on_at_the_source(void **state)
+{
+	struct world *w = *state;
+
+	for (int step = STEP_QUERY; step < STEP_END; step++) {
+		for (int precopy = 0; precopy < 2; precopy++) {
+			restart(w);
+			w->precopy = precopy;
+			go_to(w, step);
+			/* its umemd has ended alone, and with it QEMU's stream */
+			adopt(w);
+			play_undo(w, true);
+			if (w->migration.phase == PHASE_UNDO) {	/* QEMU had done with it */
+				migration_timer(&w->migration);
+				answer_all(w);
+			}
+			assert_undone(w, "adoption", step, step > STEP_QUERY);
+			assert_false(did(w, "start "));
+		}
+	}
+}
+
+static void test_adopted_after_go_the_source_goes_on_and_never_runs_the_guest(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	adopt(w);
+	assert_int_equal(w->migration.phase, PHASE_AFTER);
+	assert_did(w, source_goes_on);
+	assert_guest_is_not_run(w, "cont");
+	answer_all(w);
+	assert_int_equal(w->conts, 0);
+	assert_int_equal(w->migration.capabilities_changed, 0);
+	umemd_state(w, "running");
+	umemd_dies(w);
+	assert_restarts(w, 10);
+	umemd_state(w, "end");
+	assert_string_equal(w->migration.state, "completed");
+
+	/* nor after its end, and somebody who ran it meanwhile is stopped */
+	w->status = "running";
+	adopt(w);
+	answer_all(w);
+	assert_did(w, "log SPLIT role=source");
+	assert_did(w, "ask stop\n");
+	assert_false(did(w, "start "));
+	assert_guest_is_not_run(w, "system_reset");
+	assert_start_refused(w, "is not here any more");
+}
+
+static void test_go_that_cannot_be_recorded_is_not_said(void **state)
+{
+	struct world *w = *state;
+
+	go_to(w, STEP_COMPLETED);
+	w->disk_is_full = true;
+	umemd(w, "{\"event\":\"ready\"}");
+	w->disk_is_full = false;
+	play_undo(w, true);
+	assert_undone(w, "full disk", STEP_COMPLETED, true);
+	assert_did(w, "the hand-over cannot be recorded: no space; the guest runs on here");
+}
+
+static void test_adopted_while_paused_by_hand_it_stays_so(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	assert_null(migration_pause(&w->migration));
+	adopt(w);
+	assert_int_equal(w->starts, 0);
+	assert_string_equal(w->migration.state, "paused");
+	assert_null(migration_recover(&w->migration, NULL));
+	assert_did(w, source_goes_on);
+}
+
+static void test_totals_go_on_after_an_adoption(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	umemd(w, "{\"event\":\"progress\",\"requests\":7}");
+	umemd_state(w, "paused");
+	adopt(w);
+	umemd(w, "{\"event\":\"progress\",\"requests\":1}");
+	assert_int_equal(json_integer_value(json_object_get(w->migration.progress, "requests")), 8);
+}
+
+/* At every step of the destination: it gives up, or the guest starts once. */
+static void test_adopted_destination(void **state)
+{
+	struct world *w = *state;
+
+	for (int step = 0; step < 7; step++) {
+		restart(w);
+		expect(w, false, false);
+		if (step >= 1)
+			umemd_agrees(w);
+		if (step >= 1)
+			umemd_state(w, "advise");
+		if (step >= 2)
+			answer_all(w);
+		if (step >= 3)
+			loaded(w);
+		if (step >= 4)
+			umemd(w, "{\"event\":\"go\",\"run\":true}");
+		if (step >= 5)
+			answer_all(w);
+		if (step >= 5)
+			migration_qemu_event(&w->migration, "RESUME", NULL, 77);
+		if (step >= 6)
+			umemd_state(w, "end");
+		w->status = "paused";	/* not started yet, or stopped by somebody */
+		adopt(w);
+		if (step == 0) {	/* nobody came yet */
+			assert_did(w, "start destination tcp:0:4444 0\n");
+			load(w);
+			loaded(w);
+			assert_did(w, "tell {\"cmd\":\"ready\"}");
+		}
+		if (step == 2) {
+			assert_int_equal(w->give_ups, 1);
+			continue;
+		}
+		if (step == 3) {
+			assert_did(w, GOES_ON("false", "false"));
+			umemd(w, "{\"event\":\"go\",\"run\":true}");
+		}
+		if (step >= 4 && step < 6)
+			assert_did(w, GOES_ON("true", "true"));
+		answer_all(w);
+		assert_int_equal(w->conts, step == 3 || step == 4);
+		assert_int_equal(w->starts, step < 6);
+		assert_int_equal(w->give_ups, 0);
+	}
+}
+
+static void test_record_that_lacks_something_is_refused(void **state)
+{
+	struct world *w = *state;
+	const char *name;
+	json_t *value;
+	void *next;
+
+	complete(w);
+	json_object_foreach_safe(w->saved, next, name, value) {
+		json_t *saved = json_copy(w->saved);
+		struct migration migration;
+		char *why;
+
+		json_object_set_new(saved, name, json_string("x"));
+		migration_init(&migration, &ops, w, regions, ARRAY_SIZE(regions));
+		why = saved_decode(&migration, saved);
+		if ((!json_is_string(value) || !strcmp(name, "role")) &&
+		    (!why || !strstr(why, name)))
+			fail_msg("%s: %s", name, why ? why : "taken");
+		free(why);
+		migration_destroy(&migration);
+		json_decref(saved);
+	}
+}
+
 static void test_info_migrate_of_a_source(void **state)
 {
 	struct world *w = *state;
@@ -2461,6 +2685,13 @@ int main(void)
 		test(test_guest_may_go_on_to_a_third_host_once_it_is_complete),
 		test(test_postcopy_ram_set_at_the_destination_is_qemus_once_the_guest_is_here),
 		test(test_go_before_ready_is_not_obeyed),
+		test(test_adopted_before_go_the_guest_runs_on_at_the_source),
+		test(test_adopted_after_go_the_source_goes_on_and_never_runs_the_guest),
+		test(test_go_that_cannot_be_recorded_is_not_said),
+		test(test_adopted_while_paused_by_hand_it_stays_so),
+		test(test_totals_go_on_after_an_adoption),
+		test(test_adopted_destination),
+		test(test_record_that_lacks_something_is_refused),
 		test(test_info_migrate_of_a_source),
 		test(test_info_migrate_of_precopy),
 		test(test_downtime_is_told_only_of_a_guest_that_ran),

@@ -1645,7 +1645,9 @@ static void replace_source(struct migration *m, const char *const *extra)
 
 	uri_of(uri, m->relay.port ? m->relay.port : m->port);
 	end_side(&m->source);
-	start_side_with(&m->source, "source", uri, m->from, m->nr_from, extra, session);
+	start_side_with(&m->source, "source", uri, m->from, m->nr_from, extra,
+			json_incref(session));
+	m->source.session = session;
 }
 
 static void replace_destination(struct migration *m, bool gone)
@@ -1655,7 +1657,9 @@ static void replace_destination(struct migration *m, bool gone)
 
 	uri_of(uri, m->port);
 	end_side(&m->destination);
-	start_side_with(&m->destination, "destination", uri, m->to, m->nr_to, NULL, session);
+	start_side_with(&m->destination, "destination", uri, m->to, m->nr_to, NULL,
+			json_incref(session));
+	m->destination.session = session;
 	expect(&m->destination, "listening", "uri", uri);
 }
 
