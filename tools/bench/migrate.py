@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """umem against QEMU's own post-copy: the same guest, the same hosts, one after the other.
 
-usage: migrate.py [RUNS]     (default 5 of each, in turn)
+usage: migrate.py [RUNS]     (default 7 of each, in turn)
 
 Prints a line a run, the medians, and the ratios of the medians; writes build/bench/migrate.json.
 Every run is checked: a guest with a corrupt page ends the bench.
@@ -75,6 +75,6 @@ if __name__ == "__main__":
     if len(sys.argv) > 2 or not all(arg.isdigit() and int(arg) for arg in sys.argv[1:]):
         sys.exit("usage: migrate.py [RUNS]")
     try:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
     except (vm.Failure, lab.LabError) as problem:
         sys.exit(f"bench failed: {problem}")

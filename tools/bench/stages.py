@@ -23,7 +23,7 @@ import vm  # noqa: E402
 from vm import lab  # noqa: E402
 
 REPORT = lab.REPO / "build" / "bench" / "stages.json"
-LINK = "60mbit"
+LINK = "45mbit"
 PAGES = 4096
 GUESTS = {
     "idle": {"mode": "storm"},
@@ -31,7 +31,7 @@ GUESTS = {
     "all, as fast as it goes": {},
 }
 HEAD_START = 1  # seconds of pre-copy before migrate_start_postcopy
-PATIENCE = 30  # seconds in which pre-copy of the last guest is to come to no end
+PATIENCE = 60  # seconds in which pre-copy of the last guest is to come to no end
 
 
 @dataclass(frozen=True)

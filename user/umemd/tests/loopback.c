@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "common/jsonl.h"
+#include "common/uri.h"
 #include "common/util.h"
 #include "libumem.h"
 #include "umemd/codec.h"
@@ -598,6 +599,26 @@ static void begin(struct migration *m, unsigned int regions, uint64_t length,
 	begin_source(m, relayed ? m->relay.port : m->port, source_extra);
 }
 
+/* To where the destination says that it listens; @host as it stands in a URI. */
+static void begin_over_tcp(struct migration *m, const char *host)
+{
+	char uri[URI_TEXT_MAX];
+	const char *listening, *port;
+	json_t *object;
+
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 2, 8 * MIB);
+	snprintf(uri, sizeof(uri), "tcp:%s:0", host);
+	start_side(&m->destination, "destination", uri, m->to, m->nr_to, NULL);
+	object = next_event(&m->destination, TIMEOUT_MS);
+	listening = json_string_value(json_object_get(object, "uri"));
+	port = listening ? strrchr(listening, ':') : NULL;
+	if (check(port, "no listening event"))
+		snprintf(uri, sizeof(uri), "tcp:%s%s", host, port);
+	json_decref(object);
+	start_side(&m->source, "source", uri, m->from, m->nr_from, NULL);
+}
+
 /* Of the migration over a path: no part of the tree, gone at its end. */
 #define UNIX_PATH "/tmp/umem-loopback.socket"
 
@@ -1008,10 +1029,15 @@ static double bulk_rate(struct side *side)
 	return (double)(counter(side, "bulk_bytes") - before) * 1e9 / (double)(now_ns() - began);
 }
 
+/* A busy machine may make it slower for a while, nothing may make it faster. */
 static void check_rate(struct side *side, double limit)
 {
-	double rate = bulk_rate(side);
+	double rate;
+	int tries = 4;
 
+	do {
+		rate = bulk_rate(side);
+	} while (rate <= limit * 0.9 && --tries);
 	check(rate < limit * 1.1 && rate > limit * 0.9, "%.0f bytes a second, limit %.0f", rate,
 	      limit);
 }
@@ -1078,6 +1104,18 @@ static void test_precopy_given_up(struct migration *m)
 		expect_end(m);
 		check_same_memory(m);
 	}
+}
+
+static void test_ipv6(struct migration *m)
+{
+	begin_over_tcp(m, "[::1]");
+	travel(m, 4);
+}
+
+static void test_host_name(struct migration *m)
+{
+	begin_over_tcp(m, "localhost");
+	travel(m, 4);
 }
 
 static void test_unix(struct migration *m)
@@ -2285,6 +2323,8 @@ static const struct {
 	{ "pre-copy keeps to its bandwidth, changed while it runs", test_precopy_bandwidth },
 	{ "pre-copy is over when the rest fits the downtime limit", test_downtime_limit },
 	{ "pre-copy given up leaves nothing to the next source", test_precopy_given_up },
+	{ "everything arrives over IPv6", test_ipv6 },
+	{ "everything arrives at a host named", test_host_name },
 	{ "everything arrives over a unix socket, whose file then goes", test_unix },
 	{ "a unix socket left behind by a killed destination is replaced", test_unix_left_behind },
 	{ "everything arrives over one inherited descriptor", test_fd },
