@@ -449,15 +449,21 @@ static void pause_for(struct migration *m, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 static void pause_for(struct migration *m, const char *format, ...)
 {
+	bool known;
+	char *reason;
 	va_list args;
 
-	free(m->reason);
 	va_start(args, format);
-	m->reason = text_vformat(format, args);
+	reason = text_vformat(format, args);
 	va_end(args);
+	known = m->reason && !strcmp(m->reason, reason);
+	free(m->reason);
+	m->reason = reason;
 	set_state(m, "paused");
-	note(m, "PAUSED", "role=%s reason=%s", role_name(m), m->reason);
 	limit_pause(m);
+	if (known)
+		return;		/* what is tried every few seconds is told once */
+	note(m, "PAUSED", "role=%s reason=%s", role_name(m), m->reason);
 	if (m->role == MIGRATION_SOURCE && !m->command.detach)
 		say(m, "migrate: paused: %s", m->reason);
 	m->ops->done(m->context);	/* who waits for the end may want to help */
@@ -534,7 +540,7 @@ static void umemd_has_ended(struct migration *m, const char *how)
 		return;
 	if (replacing)
 		return go_on(m);
-	if (m->phase == PHASE_AFTER && is_descriptor(m->command.uri)) {
+	if (m->phase != PHASE_END && is_descriptor(m->command.uri)) {
 		m->held = true;
 		return pause_for(m, "umemd %s, and %s with it: wanted migrate_recover with another URI at both sides",
 				 how, m->command.uri);
@@ -1452,7 +1458,7 @@ char *migration_cancel(struct migration *m)
 /* NULL if the session may be left to other umemds now. */
 static char *why_not_recoverable(const struct migration *m)
 {
-	if (m->phase == PHASE_AFTER)
+	if (m->phase == PHASE_AFTER || (m->phase == PHASE_READY && is_paused(m)))
 		return m->session ? NULL : text_copy("umemd has not told of its session");
 	if (m->phase == PHASE_END && !strcmp(m->state, "completed"))
 		return text_copy("all of the guest's memory has arrived, nothing is left to do");
