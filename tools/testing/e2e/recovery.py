@@ -119,7 +119,7 @@ def network_that_is_gone_for_ten_seconds(pair):
 
 
 def kill_umem_qemu(guest):
-    guest.host.run(f"pkill -9 -f '[u]mem-qemu .*-name {guest.name} '", check=True)
+    guest.host.run(f"pkill -9 -f '[u]mem-qemu .*(-name|--adopt) {guest.name} '", check=True)
     guest.job.wait(30)
 
 
@@ -144,15 +144,10 @@ def umem_qemu_is_killed_and_another_adopts_its_qemu(pair):
     expect(destination.count("pages remaining") > 0, "it was all there already")
     complete(source, destination)
     # nobody else runs it at the source, either
-    kill_umem_qemu_of_adopted(source)
+    kill_umem_qemu(source)
     adopt(source)
     source.ask("cont", r"has moved to")
     source.ask("info status", r"paused \(postmigrate\)")
-
-
-def kill_umem_qemu_of_adopted(guest):
-    guest.host.run(f"pkill -9 -f '[u]mem-qemu --adopt {guest.name} '", check=True)
-    guest.job.wait(30)
 
 
 def umem_qemu_killed_before_the_hand_over_leaves_the_guest_at_the_source(pair):
