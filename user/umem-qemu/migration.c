@@ -1051,6 +1051,23 @@ static void adopt_listener(struct migration *m)
 	ask(m, ASK_CAPABILITIES, "query-migrate-capabilities", NULL);
 }
 
+static const char ended_before[] = "umem-qemu ended before the hand-over";
+
+/* QEMU may have found its stream broken already: then there is nothing to cancel. */
+static void adopted_stream_reply(struct migration *m, json_t *result)
+{
+	static const char *const ongoing[] = {
+		"setup", "active", "pre-switchover", "device", "cancelling",
+	};
+
+	m->stream_over = true;
+	for (size_t i = 0; i < ARRAY_SIZE(ongoing); i++) {
+		if (status_is(result, ongoing[i]))
+			m->stream_over = false;
+	}
+	fail(m, "%s", ended_before);
+}
+
 void migration_adopted(struct migration *m)
 {
 	note(m, "ADOPTED", "role=%s moved=%s", m->role == MIGRATION_NONE ? "none" : role_name(m),
@@ -1059,8 +1076,10 @@ void migration_adopted(struct migration *m)
 		adopt_umemd(m);
 	else if (m->phase == PHASE_WAIT)
 		adopt_listener(m);
+	else if (migration_active(m) && m->stream_given && m->role == MIGRATION_SOURCE)
+		ask(m, ASK_ADOPTED_STREAM, "query-migrate", NULL);
 	else if (migration_active(m))
-		fail(m, "umem-qemu ended before the hand-over");
+		fail(m, "%s", ended_before);
 	if (!m->moved)
 		return;
 	restore_settings(m);
@@ -1139,6 +1158,8 @@ void migration_qemu_reply(struct migration *m, enum migration_question question,
 		return who_stopped_reply(m, result);
 	case ASK_CONT:
 		return cont_reply(m, error);
+	case ASK_ADOPTED_STREAM:
+		return adopted_stream_reply(m, result);
 	case ASK_ADOPTED:
 		return adopted_reply(m, result);
 	case ASK_CPUS:

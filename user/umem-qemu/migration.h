@@ -82,6 +82,7 @@ enum migration_question {
 	ASK_WHO_STOPPED,	/* query-status after a STOP */
 	ASK_CONT,		/* destination, after GO */
 	ASK_ADOPTED,		/* after another umem-qemu: query-status */
+	ASK_ADOPTED_STREAM,	/* and before GO at the source: query-migrate */
 	ASK_CPUS,		/* destination: which threads are vCPUs, query-cpus-fast */
 	ASK_UNDO_CANCEL,
 	ASK_UNDO_STATUS,
