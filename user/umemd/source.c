@@ -212,13 +212,15 @@ static bool compresses(const struct source *source, enum channel_kind kind)
 	return kind == CHANNEL_BULK && source->side.features & FEATURE_ZSTD;
 }
 
-/* Pages with contents in a frame on bulk: fewer, down to one, when the limit is low. */
+/* Pages with contents in a frame on bulk: fewer, down to one, when limit or link are slow. */
 static unsigned int bulk_batch(struct source *source)
 {
-	uint64_t pages = pacer_frame(bulk_pacer(source)) / PAGE_BYTES;
 	uint64_t most = compresses(source, CHANNEL_BULK) ? COMPRESSED_BATCH : BULK_BATCH;
+	uint64_t bytes = pacer_frame(bulk_pacer(source));
 
-	return (unsigned int)min(max(pages, (uint64_t)1), most);
+	if (!is_early(source))
+		bytes = min(bytes, window_frame(&source->window));
+	return (unsigned int)min(max(bytes / PAGE_BYTES, (uint64_t)1), most);
 }
 
 /* May the next page be in a frame that began with @first and has @full pages with contents? */

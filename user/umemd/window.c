@@ -10,12 +10,21 @@ void window_set(struct window *window, uint64_t rate, uint64_t rtt_ns, uint64_t 
 	window->looked_ns = now;
 	window->rate = rate;
 	window->rtt_ns = rtt_ns;
+	window->spare = WINDOW_SPARE_MAX;
 	window->bytes = UINT64_MAX;
+	if (!rate)
+		return;
+	rate = min(rate, WINDOW_RATE_MAX);
+	window->spare = min(max(rate / (NSEC_PER_SEC / WINDOW_SPARE_NS),
+				(uint64_t)WINDOW_SPARE_MIN), (uint64_t)WINDOW_SPARE_MAX);
 	/* Half as much again as the path holds, so that a rate that could rise does. */
-	if (rate)
-		window->bytes = WINDOW_MIN_BYTES +
-				min(rate, WINDOW_RATE_MAX) / MEGA *
-				(min(rtt_ns, WINDOW_RTT_MAX_NS) / NSEC_PER_USEC) / 2 * 3;
+	window->bytes = window->spare +
+			rate / MEGA * (min(rtt_ns, WINDOW_RTT_MAX_NS) / NSEC_PER_USEC) / 2 * 3;
+}
+
+uint64_t window_frame(const struct window *window)
+{
+	return window->spare / 2;
 }
 
 static uint64_t poll_ns(uint64_t ns)

@@ -14,10 +14,14 @@
 #include "common/util.h"
 
 /*
- * Beside what the path holds: for hosts that take and give in bursts. Two emulated
- * hosts with one processor each lose 18 % of bulk with half of it, nothing with this.
+ * Beside what the path holds: what it gets through in this time, within these bounds, for
+ * hosts that take and give in bursts. Two emulated hosts with one processor each, joined
+ * by more than 1 Gbit/s, lose 18 % of bulk with half of the most, nothing with all of it.
+ * On a slower link it is the time that counts, for an answer may have to wait that long.
  */
-#define WINDOW_MIN_BYTES	(256 * 1024)
+#define WINDOW_SPARE_NS		(10 * NSEC_PER_MSEC)
+#define WINDOW_SPARE_MIN	(8 * 1024)
+#define WINDOW_SPARE_MAX	(256 * 1024)
 #define WINDOW_RATE_MAX		100000000000ULL
 #define WINDOW_RTT_MAX_NS	(10 * NSEC_PER_SEC)
 #define WINDOW_URGENT_BYTES	4096	/* less: zero pages, whose receipt is told late */
@@ -28,7 +32,8 @@
 
 /**
  * struct window - of the bulk channels together
- * @bytes: to be on their way at most
+ * @bytes: to be on their way at most; a frame may begin as long as there are no more
+ * @spare: of these, what the path itself does not hold
  * @rate: bytes a second that arrive; 0: not known yet
  * @rtt_ns: the shortest there and back
  * @looked_ns: when that was measured
@@ -36,6 +41,7 @@
  */
 struct window {
 	uint64_t bytes;
+	uint64_t spare;
 	uint64_t rate;
 	uint64_t rtt_ns;
 	uint64_t looked_ns;
@@ -47,6 +53,9 @@ struct window {
  * @rate: 0: it cannot be; then there is no limit
  */
 void window_set(struct window *window, uint64_t rate, uint64_t rtt_ns, uint64_t now);
+
+/* How many bytes to send at once at most: half of the spare, or an answer waits for a frame. */
+uint64_t window_frame(const struct window *window);
 
 /**
  * window_wait - how long bulk should not send

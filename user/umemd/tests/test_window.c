@@ -25,7 +25,7 @@ static void test_the_path_is_filled_and_little_more(void **state)
 
 	(void)state;
 	assert_true(window.bytes > held);
-	assert_true(window.bytes <= WINDOW_MIN_BYTES + 2 * held);
+	assert_true(window.bytes <= WINDOW_SPARE_MAX + 2 * held);
 	assert_int_equal(window_wait(&window, window.bytes, 0, START), 0);
 	assert_int_not_equal(window_wait(&window, window.bytes + 1, 0, START), 0);
 }
@@ -39,6 +39,18 @@ static void test_a_longer_path_holds_more(void **state)
 	assert_true(window.bytes >= before + 49 * GIGABIT / 1000);
 }
 
+static void test_on_a_slow_path_an_answer_waits_for_little(void **state)
+{
+	const uint64_t rate = GIGABIT / 25;
+
+	(void)state;
+	window_set(&window, rate, NSEC_PER_MSEC, START);
+	assert_true(window.bytes + window_frame(&window) <= rate / 50);
+	assert_in_range(window_frame(&window), PAGE, rate / 100);
+	window_set(&window, 1000, NSEC_PER_MSEC, START);
+	assert_in_range(window_frame(&window), PAGE, 2 * PAGE);
+}
+
 static void test_a_path_that_cannot_be_measured_has_no_limit(void **state)
 {
 	(void)state;
@@ -50,7 +62,7 @@ static void test_no_measure_overflows(void **state)
 {
 	(void)state;
 	window_set(&window, UINT64_MAX, UINT64_MAX, START);
-	assert_true(window.bytes > WINDOW_MIN_BYTES);
+	assert_true(window.bytes > WINDOW_SPARE_MAX);
 	assert_int_equal(window_wait(&window, 1 << 20, 0, START), 0);
 }
 
@@ -95,6 +107,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_the_path_is_filled_and_little_more, setup),
 		cmocka_unit_test_setup(test_a_longer_path_holds_more, setup),
+		cmocka_unit_test_setup(test_on_a_slow_path_an_answer_waits_for_little, setup),
 		cmocka_unit_test_setup(test_a_path_that_cannot_be_measured_has_no_limit, setup),
 		cmocka_unit_test_setup(test_no_measure_overflows, setup),
 		cmocka_unit_test_setup(test_the_wait_is_as_long_as_what_is_too_much_takes, setup),
