@@ -19,7 +19,7 @@
 #define UNDO_TRIES		100
 #define RESTART_FIRST_MS	10
 #define RESTART_LAST_MS		5000u
-#define CALM_US			10000000	/* a umemd that lived that long did not end at once */
+#define CALM_US			10000000	/* who lived that long did not end at once */
 #define LINGER_US		60000000
 
 /* What device state alone needs, and what cannot go with it. */

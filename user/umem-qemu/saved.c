@@ -25,7 +25,8 @@ static const struct field flags[] = {
 };
 
 static const struct field numbers[] = {
-	FIELD(urgent_channels), FIELD(paused_limit), FIELD(restarts), COMMAND(forward), COMMAND(backward),
+	FIELD(urgent_channels), FIELD(paused_limit), FIELD(restarts), COMMAND(forward),
+	COMMAND(backward),
 };
 
 static const struct field times[] = {
