@@ -189,6 +189,7 @@ static const struct row rows[] = {
 	{ "duplicates", "duplicates", add_number },
 	{ "checksum_errors", "checksum errors", add_number },
 	{ "damaged_pages", "damaged pages", add_number },
+	{ "umemd_restarts", "umemd restarts", add_number },
 };
 
 char *report_text(json_t *info)

@@ -16,7 +16,6 @@
 #include "common/text.h"
 
 #define PREFIX	"umem-qemu-"
-#define SUFFIX	".sock"
 #define PATIENCE_S	2
 #define BACKLOG		64
 
@@ -59,14 +58,14 @@ int runtime_make(const char *folder, char **error)
 	return 0;
 }
 
-char *runtime_socket(const char *folder, pid_t pid)
+char *runtime_file(const char *folder, pid_t pid, const char *end)
 {
-	return text_format("%s/" PREFIX "%d" SUFFIX, folder, (int)pid);
+	return text_format("%s/" PREFIX "%d%s", folder, (int)pid, end);
 }
 
-pid_t runtime_socket_pid(const char *name)
+pid_t runtime_file_pid(const char *name, const char *end)
 {
-	char *end;
+	char *rest;
 	long pid;
 
 	if (strncmp(name, PREFIX, strlen(PREFIX)))
@@ -75,8 +74,8 @@ pid_t runtime_socket_pid(const char *name)
 	if (!isdigit((unsigned char)*name))
 		return 0;
 	errno = 0;
-	pid = strtol(name, &end, 10);
-	return strcmp(end, SUFFIX) || errno || pid > INT_MAX ? 0 : (pid_t)pid;
+	pid = strtol(name, &rest, 10);
+	return strcmp(rest, end) || errno || pid > INT_MAX ? 0 : (pid_t)pid;
 }
 
 int runtime_connect(const char *path)

@@ -13,6 +13,11 @@
 
 #define RUNTIME_FOLDERS_MAX	3
 
+/* What a umem-qemu has there, by the ends of the names. */
+#define RUNTIME_SOCKET		".sock"		/* control socket */
+#define RUNTIME_RECORD		".record"	/* for who adopts its QEMU */
+#define RUNTIME_QMP		".qmp"		/* where its QEMU listens */
+
 /**
  * runtime_folders - every folder where a control socket of this user may be
  * @folders: filled, best first; the strings are the caller's
@@ -31,19 +36,20 @@ size_t runtime_folders(char *folders[RUNTIME_FOLDERS_MAX]);
 int runtime_make(const char *folder, char **error);
 
 /**
- * runtime_socket - path of the control socket of process @pid in @folder
+ * runtime_file - path of a file of process @pid in @folder
+ * @end: RUNTIME_SOCKET, or another
  *
  * Return: the caller's string.
  */
-char *runtime_socket(const char *folder, pid_t pid);
+char *runtime_file(const char *folder, pid_t pid, const char *end);
 
 /**
- * runtime_socket_pid - whose control socket a file of this name is
+ * runtime_file_pid - whose file one of this name is
  * @name: without its folder
  *
- * Return: the process, or 0: it is no control socket.
+ * Return: the process, or 0: it is none that ends so.
  */
-pid_t runtime_socket_pid(const char *name);
+pid_t runtime_file_pid(const char *name, const char *end);
 
 /**
  * runtime_connect - connect to the socket @path

@@ -243,7 +243,7 @@ struct control *control_open_default(control_fn *fn, void *context, char **error
 
 	*error = NULL;
 	for (size_t i = 0; i < nr; i++) {
-		char *path = runtime_socket(folders[i], getpid());
+		char *path = runtime_file(folders[i], getpid(), RUNTIME_SOCKET);
 
 		if (!control) {
 			free(*error);

@@ -153,9 +153,46 @@ static void take_migrate(struct hmp_command *command, const struct words *words)
 			    words->word[i], command->precopy ? "" : "-p ");
 }
 
-static void parse_migrate(struct hmp_command *command, const struct words *words, bool incoming)
+/* After GO, at the source: QEMU's name of migrate_recover there. */
+static void take_resume(struct hmp_command *command, const struct words *words)
+{
+	size_t i;
+
+	for (i = 1; i < words->nr && words->word[i][0] == '-'; i++) {
+		if (strcmp(words->word[i], "-r") && strcmp(words->word[i], "-d"))
+			return fail(command, "migrate: flag \"%s\", with -r only -d is possible",
+				    words->word[i]);
+	}
+	if (words->nr != i + 1)
+		return fail(command, "migrate: %zu arguments, wanted migrate -r URI with " URI_WANTED,
+			    words->nr - i);
+	hmp_take_uri(command, "migrate", words->word[i]);
+}
+
+static void take_recover(struct hmp_command *command, const struct words *words)
+{
+	if (words->nr > 2)
+		return fail(command, "migrate_recover: %zu arguments, wanted migrate_recover [URI] with " URI_WANTED,
+			    words->nr - 1);
+	if (words->nr == 2)
+		hmp_take_uri(command, "migrate_recover", words->word[1]);
+}
+
+/* Of a migration of QEMU's own the line is QEMU's, whatever umem thinks of it. */
+static void parse_recover(struct hmp_command *command, const struct words *words, bool incoming)
 {
 	(void)incoming;
+	if (!strcmp(words->word[0], "migrate"))
+		take_resume(command, words);
+	else
+		take_recover(command, words);
+	command->kind = HMP_RECOVER;
+}
+
+static void parse_migrate(struct hmp_command *command, const struct words *words, bool incoming)
+{
+	if (has_flag(words, "-r"))
+		return parse_recover(command, words, incoming);
 	hmp_init_migrate(command);
 	command->precopy = !has_flag(words, "-p");
 	if (command->precopy && has_flag(words, "-n"))
@@ -228,6 +265,17 @@ static void take_lost_source(struct hmp_command *command, const char *text)
 	command->kind = HMP_LOST_SOURCE_IS;
 }
 
+static void take_paused_limit(struct hmp_command *command, const char *text)
+{
+	unsigned long seconds;
+
+	if (!parse_number(text, HMP_PAUSED_LIMIT_MAX, &seconds))
+		return fail(command, "migrate_set_parameter: " HMP_PAUSED_LIMIT " is \"%s\", wanted 0 to %u seconds",
+			    text, HMP_PAUSED_LIMIT_MAX);
+	command->kind = HMP_PAUSED_LIMIT_IS;
+	command->seconds = (unsigned int)seconds;
+}
+
 static void parse_parameter(struct hmp_command *command, const struct words *words, bool incoming)
 {
 	static const struct {
@@ -247,6 +295,8 @@ static void parse_parameter(struct hmp_command *command, const struct words *wor
 		return take_channels(command, words->word[2]);
 	if (!strcmp(words->word[1], HMP_LOST_SOURCE))
 		return take_lost_source(command, words->word[2]);
+	if (!strcmp(words->word[1], HMP_PAUSED_LIMIT))
+		return take_paused_limit(command, words->word[2]);
 	for (size_t i = 0; i < ARRAY_SIZE(parameters); i++) {
 		if (strcmp(words->word[1], parameters[i].name))
 			continue;
@@ -282,7 +332,7 @@ static void parse_help(struct hmp_command *command, const struct words *words, b
 {
 	static const char *const topics[] = {
 		"migrate", "migrate_cancel", "migrate_start_postcopy", "migrate_set_parameter",
-		"migrate_set_capability", "migrate_give_up",
+		"migrate_set_capability", "migrate_pause", "migrate_recover", "migrate_give_up",
 	};
 
 	(void)incoming;
@@ -303,6 +353,8 @@ static const struct {
 	{ "migrate_incoming", HMP_INCOMING, parse_incoming },
 	{ "migrate_start_postcopy", HMP_START_POSTCOPY, NULL },
 	{ "migrate_cancel", HMP_CANCEL, NULL },
+	{ "migrate_pause", HMP_PAUSE, NULL },
+	{ "migrate_recover", HMP_PASS, parse_recover },
 	{ "migrate_give_up", HMP_GIVE_UP, NULL },
 	{ "info", HMP_PASS, parse_info },
 	{ "help", HMP_PASS, parse_help },
@@ -319,7 +371,6 @@ static const struct {
 	{ "loadvm", HMP_GUARDED, NULL },
 	{ "savevm", HMP_GUARDED, NULL },
 	{ "migrate_continue", HMP_GUARDED, NULL },
-	{ "migrate_recover", HMP_GUARDED, NULL },
 	{ "gdbserver", HMP_GUARDED, NULL },
 };
 
@@ -361,6 +412,9 @@ const char *hmp_help(void)
 "\t\t\t forward, backward: pages after and before each requested page sent with it (8 8)\n"
 "migrate_start_postcopy  -- no more pre-copy: the guest moves now, whatever is left\n"
 "migrate_cancel  -- before the hand-over: give the migration up, the guest stays\n"
+"migrate_pause  -- after the hand-over: nothing is sent or brought until migrate_recover\n"
+"migrate_recover [uri]  -- paused: connect, or listen, again; from now on at uri if it is given\n"
+"migrate -r uri  -- the same, at the source\n"
 "migrate_give_up  -- where the guest has come to, state paused: its source is lost for good.\n"
 "\t\t\t Pages that have not arrived are poisoned: the guest gets a machine check where\n"
 "\t\t\t it touches one, and goes on everywhere else\n"
@@ -371,6 +425,8 @@ const char *hmp_help(void)
 "\t\t\t downtime-limit ms -- pre-copy is over once what is left takes no longer\n"
 "\t\t\t multifd-channels n -- connections for pages nobody asked for, 1 to 16\n"
 "\t\t\t urgent-channels n -- connections for pages that are asked for, 1 to 16; not QEMU's\n"
+"\t\t\t paused-limit seconds -- where the guest has come to: how long it waits for its source\n"
+"\t\t\t before event PAUSED-LIMIT (0: for ever); not QEMU's\n"
 "\t\t\t lost-source wait|poison -- where the guest comes to: what is done when its source\n"
 "\t\t\t has been waited for as long as is allowed; not QEMU's\n"
 "\t\t\t multifd-compression none|zstd -- for the next: pages nobody asked for are compressed\n"

@@ -19,6 +19,8 @@
 #define HMP_URGENT_CHANNELS	"urgent-channels"	/* a parameter that QEMU does not have */
 #define HMP_URGENT_CHANNELS_MAX	16u
 #define HMP_LOST_SOURCE		"lost-source"		/* another one */
+#define HMP_PAUSED_LIMIT	"paused-limit"		/* and another */
+#define HMP_PAUSED_LIMIT_MAX	1000000u		/* seconds */
 #define HMP_ERROR_MAX		(URI_ERROR_MAX + 128)
 
 enum hmp_kind {
@@ -29,6 +31,8 @@ enum hmp_kind {
 	HMP_START_POSTCOPY,	/* migrate_start_postcopy */
 	HMP_INCOMING,		/* migrate_incoming */
 	HMP_CANCEL,		/* migrate_cancel */
+	HMP_PAUSE,		/* migrate_pause */
+	HMP_RECOVER,		/* migrate_recover, migrate -r */
 	HMP_GIVE_UP,		/* migrate_give_up */
 	HMP_INFO_MIGRATE,
 	HMP_INFO_PARAMETERS,	/* QEMU's and ours */
@@ -37,6 +41,7 @@ enum hmp_kind {
 	HMP_GUARDED,		/* for QEMU, unless the guest is on its way elsewhere */
 	HMP_PARAMETER,		/* for QEMU, which keeps it; umem goes by it, too */
 	HMP_CHANNELS,		/* migrate_set_parameter urgent-channels */
+	HMP_PAUSED_LIMIT_IS,	/* migrate_set_parameter paused-limit */
 	HMP_LOST_SOURCE_IS,	/* migrate_set_parameter lost-source */
 	HMP_POSTCOPY_RAM,	/* migrate_set_capability postcopy-ram */
 	HMP_CPU,		/* cpu N: the following commands are about that one */
@@ -58,9 +63,10 @@ enum hmp_kind {
  * @compress: migrate: not typed with it, QEMU's multifd-compression is zstd
  * @on: HMP_POSTCOPY_RAM; HMP_LOST_SOURCE_IS: poison
  * @channels: HMP_CHANNELS
+ * @seconds: HMP_PAUSED_LIMIT_IS
  * @cpu: HMP_CPU
- * @uri: migrate, HMP_INCOMING
- * @error: HMP_ERROR: a sentence; HMP_MIGRATE_EITHER: why umem could not, or empty
+ * @uri: migrate, HMP_INCOMING, HMP_RECOVER; empty: there is none
+ * @error: HMP_ERROR: a sentence; HMP_MIGRATE_EITHER, HMP_RECOVER: why umem could not, or empty
  */
 struct hmp_command {
 	enum hmp_kind kind;
@@ -73,6 +79,7 @@ struct hmp_command {
 	bool compress;
 	bool on;
 	unsigned int channels;
+	unsigned int seconds;
 	uint32_t forward;
 	uint32_t backward;
 	int cpu;

@@ -122,7 +122,7 @@ static int create_regions(struct host *host, const struct options *options, char
 		const struct region_option *region = &options->regions[i];
 
 		err = umem_create(device, region->length, region->name, &host->region_fds[i],
-				  NULL);
+				  &host->region_ids[i]);
 		if (err) {
 			*error = text_format("region \"%s\" of %llu MiB cannot be made: %s%s",
 					     region->name,
@@ -190,6 +190,39 @@ int host_prepare(struct host *host, const struct options *options, char **error)
 	    keep_from_qemu(options, error))
 		return -1;
 	return create_regions(host, options, error);
+}
+
+static int open_regions(struct host *host, const struct options *options, char **error)
+{
+	int device, err = 0;
+
+	if (open_device(&device, error))
+		return -1;
+	for (size_t i = 0; i < options->nr_regions && !err; i++) {
+		const struct region_option *region = &options->regions[i];
+		struct umem_info info;
+
+		err = umem_open(device, host->region_ids[i], &host->region_fds[i]);
+		if (err)
+			*error = text_format("region \"%s\" with id %u cannot be opened: %s",
+					     region->name, host->region_ids[i], strerror(-err));
+		else
+			host->nr_regions++;
+		if (!err && (umem_info(host->region_fds[i], &info) ||
+			     info.length != region->length || strcmp(info.name, region->name))) {
+			*error = text_format("region with id %u is not \"%s\" of %llu MiB any more",
+					     host->region_ids[i], region->name,
+					     (unsigned long long)(region->length / MIB));
+			err = -ESTALE;
+		}
+	}
+	close(device);
+	return err ? -1 : 0;
+}
+
+int host_adopt(struct host *host, const struct options *options, char **error)
+{
+	return find_umemd(host, options, error) ? -1 : open_regions(host, options, error);
 }
 
 void host_destroy(struct host *host)

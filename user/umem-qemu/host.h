@@ -10,11 +10,13 @@
  * @qemu: path of the program
  * @umemd: path of the program
  * @region_fds: a region for each of the options'
+ * @region_ids: by which another may open them
  */
 struct host {
 	char *qemu;
 	char *umemd;
 	int region_fds[OPTIONS_REGIONS_MAX];
+	uint32_t region_ids[OPTIONS_REGIONS_MAX];
 	size_t nr_regions;
 };
 
@@ -31,6 +33,12 @@ int host_find_qemu(struct host *host, const struct options *options, char **erro
  * Return: as host_find_qemu().
  */
 int host_prepare(struct host *host, const struct options *options, char **error);
+/**
+ * host_adopt - look for umemd, and open regions that are there, by their ids
+ *
+ * Return: as host_find_qemu().
+ */
+int host_adopt(struct host *host, const struct options *options, char **error);
 void host_destroy(struct host *host);
 
 #endif

@@ -115,6 +115,8 @@ json_t *info_json(const struct migration *migration, uint64_t now_us)
 	if (migration->pages_gone)
 		set_number(info, "pages_gone", migration->pages_gone);
 	set_progress(info, migration);
+	if (migration->restarts)
+		set_number(info, "umemd_restarts", migration->restarts);
 	return info;
 }
 

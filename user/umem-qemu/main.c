@@ -7,6 +7,7 @@
 
 #include "common/log.h"
 #include "common/text.h"
+#include "umem-qemu/adopt.h"
 #include "umem-qemu/host.h"
 #include "umem-qemu/options.h"
 #include "umem-qemu/supervisor.h"
@@ -14,7 +15,8 @@
 /* "-cpu help" and the like: nothing for us to add. */
 static int become_qemu(const struct options *options, const struct host *host)
 {
-	char **argv = options_qemu_argv(options, host->qemu, host->region_fds, -1);
+	char **argv = options_qemu_argv(options, host->qemu, host->region_fds, -1,
+					false);
 
 	execv(host->qemu, argv);
 	log_error("%s cannot be started: %s", host->qemu, strerror(errno));
@@ -34,8 +36,25 @@ static int run(const struct options *options)
 	else if (options->lists)
 		status = become_qemu(options, &host);
 	else
-		status = supervisor_run(options, &host);
+		status = supervisor_run(options, &host, NULL);
 	free(error);
+	host_destroy(&host);
+	return status;
+}
+
+static int adopt(struct options *options)
+{
+	struct host host = { 0 };
+	struct adoption adoption;
+	char *error = NULL;
+	int status = 1;
+
+	if (adopt_find(&adoption, options, &host, &error))
+		log_error("--adopt %s: %s", options->adopt, error);
+	else
+		status = supervisor_run(options, &host, &adoption);
+	free(error);
+	adopt_destroy(&adoption);
 	host_destroy(&host);
 	return status;
 }
@@ -56,7 +75,7 @@ int main(int argc, char **argv)
 	} else if (options.version) {
 		puts("umem-qemu " UMEM_VERSION);
 	} else {
-		status = run(&options);
+		status = options.adopt ? adopt(&options) : run(&options);
 	}
 	options_destroy(&options);
 	return status;

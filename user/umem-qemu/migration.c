@@ -2,6 +2,7 @@
 #include "umem-qemu/migration.h"
 
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +18,10 @@
 #define REASON_MS		100
 #define UNDO_RETRY_MS		50
 #define UNDO_TRIES		100
+#define RESTART_FIRST_MS	10
+#define RESTART_LAST_MS		5000u
+#define CALM_US			10000000	/* who lived that long did not end at once */
+#define LINGER_US		60000000
 
 /* What device state alone needs, and what cannot go with it. */
 struct wanted_capability {
@@ -66,6 +71,7 @@ static const struct limit {
 };
 
 static void undo_status(struct migration *m);
+static void tell_limits(struct migration *m);
 
 /* ---- small things ---- */
 
@@ -107,6 +113,16 @@ static void tell(struct migration *m, json_t *command)
 	m->ops->tell_umemd(m->context, command);
 }
 
+/* What is not written down is not undone, or gone on with, by another umem-qemu: no worse. */
+static void save(struct migration *m)
+{
+	char *why = m->ops->save(m->context);
+
+	if (why)
+		note(m, "NOT-RECORDED", "%s", why);
+	free(why);
+}
+
 static const char *role_name(const struct migration *m)
 {
 	return m->role == MIGRATION_SOURCE ? "source" : "destination";
@@ -117,7 +133,13 @@ static void set_state(struct migration *m, const char *state)
 	if (m->state && !strcmp(m->state, state))
 		return;
 	m->state = state;
+	save(m);
 	note(m, "STATE", "role=%s state=%s", role_name(m), state);
+}
+
+static bool is_paused(const struct migration *m)
+{
+	return !strcmp(m->state, "paused") || !strcmp(m->state, "recover");
 }
 
 static void set_reason(struct migration *m, const char *reason)
@@ -138,6 +160,12 @@ static bool status_is(json_t *result, const char *status)
 	const char *is = json_string_value(json_object_get(result, "status"));
 
 	return is && !strcmp(is, status);
+}
+
+static void set_running(struct migration *m, bool running)
+{
+	m->running = running;
+	save(m);
 }
 
 static void stop_umemd(struct migration *m)
@@ -298,11 +326,33 @@ static void restore_reply(struct migration *m, json_t *result)
 	m->parameters_changed = false;
 }
 
+/* ---- how long a lost source is waited for ---- */
+
+static void set_limit_timer(struct migration *m, unsigned int seconds)
+{
+	m->limit_runs = seconds;
+	m->ops->set_limit_timer(m->context, seconds * 1000);
+}
+
+/* However often it is tried meanwhile. */
+static void limit_pause(struct migration *m)
+{
+	if (m->role == MIGRATION_DESTINATION && m->moved && !m->limit_runs && m->paused_limit)
+		set_limit_timer(m, m->paused_limit);
+}
+
+static void end_limit(struct migration *m)
+{
+	if (m->limit_runs)
+		set_limit_timer(m, 0);
+}
+
 /* ---- the ends ---- */
 
 static void finish(struct migration *m, enum migration_phase phase, const char *state)
 {
 	m->ops->set_timer(m->context, 0);
+	end_limit(m);
 	m->phase = phase;
 	m->ended_us = m->ops->now_us(m->context);
 	set_state(m, state);
@@ -404,6 +454,138 @@ static void fail_destination_before_go(struct migration *m)
 	m->ops->give_up(m->context, m->reason);
 }
 
+/* ---- umemds that follow one another ---- */
+
+/* Does the guest, here or at the destination, depend on the session whatever becomes of umemd? */
+static bool outlives_umemd(const struct migration *m)
+{
+	if (!m->session)
+		return false;
+	if (m->phase == PHASE_AFTER || m->phase == PHASE_READY)
+		return true;
+	/* The source may not have heard that all is there. */
+	return m->phase == PHASE_END && m->role == MIGRATION_DESTINATION &&
+	       m->ops->now_us(m->context) - m->ended_us < LINGER_US;
+}
+
+/* A descriptor goes with the umemd that has it. */
+static bool is_descriptor(const char *uri)
+{
+	return !strncmp(uri, "fd:", strlen("fd:"));
+}
+
+static void pause_for(struct migration *m, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+static void pause_for(struct migration *m, const char *format, ...)
+{
+	bool known;
+	char *reason;
+	va_list args;
+
+	va_start(args, format);
+	reason = text_vformat(format, args);
+	va_end(args);
+	known = m->reason && !strcmp(m->reason, reason);
+	free(m->reason);
+	m->reason = reason;
+	set_state(m, "paused");
+	limit_pause(m);
+	if (known)
+		return;		/* what is tried every few seconds is told once */
+	note(m, "PAUSED", "role=%s reason=%s", role_name(m), m->reason);
+	if (m->role == MIGRATION_SOURCE && !m->command.detach)
+		say(m, "migrate: paused: %s", m->reason);
+	m->ops->done(m->context);	/* who waits for the end may want to help */
+}
+
+static void restart_later(struct migration *m)
+{
+	if (m->ops->now_us(m->context) - m->umemd_started_us >= CALM_US)
+		m->restart_ms = 0;
+	m->restart_ms = m->restart_ms ? min(2 * m->restart_ms, RESTART_LAST_MS) :
+					RESTART_FIRST_MS;
+	m->restart_due = true;
+	m->ops->set_timer(m->context, m->restart_ms);
+}
+
+static void tell_give_up(struct migration *m)
+{
+	tell(m, json_pack("{s:s}", "cmd", "give-up"));
+}
+
+/* With another umemd: there is none now. */
+static void go_on(struct migration *m)
+{
+	json_t *session = memory_or_exit(json_copy(m->session));
+	char *why;
+
+	json_object_set_new(session, "gone", json_boolean(m->moved));
+	json_object_set_new(session, "run", json_boolean(m->running));
+	m->restart_due = false;
+	why = m->ops->start_umemd(m->context, m->role, m->command.uri, &m->command, session);
+	json_decref(session);
+	if (why) {
+		if (m->phase != PHASE_END)
+			pause_for(m, "%s", why);
+		free(why);
+		return restart_later(m);
+	}
+	m->umemd_alive = true;
+	m->umemd_started_us = m->ops->now_us(m->context);
+	m->restarts++;
+	json_decref(m->totals);
+	m->totals = json_copy(m->progress);
+	save(m);
+	if (m->role == MIGRATION_SOURCE)
+		tell_limits(m);
+	if (m->giving_up)
+		tell_give_up(m);
+}
+
+/* What follows is said by m->held, or m->replacing. */
+static void end_umemd(struct migration *m)
+{
+	tell(m, json_pack("{s:s}", "cmd", "stop"));
+	m->ops->dismiss_umemd(m->context);
+}
+
+/* Now if there is none, else when it has ended. */
+static void replace_umemd(struct migration *m)
+{
+	m->held = false;
+	if (!m->umemd_alive)
+		return go_on(m);
+	m->replacing = true;
+	end_umemd(m);
+}
+
+static void umemd_erred(struct migration *m, const char *message)
+{
+	m->erred = true;
+	if (m->phase != PHASE_END)
+		pause_for(m, "%s", message);
+	m->ops->dismiss_umemd(m->context);
+}
+
+static void umemd_has_ended(struct migration *m, const char *how)
+{
+	bool replacing = m->replacing, told = m->erred || m->phase == PHASE_END;
+
+	m->replacing = m->erred = false;
+	if (m->held)
+		return;
+	if (replacing)
+		return go_on(m);
+	if (m->phase != PHASE_END && is_descriptor(m->command.uri)) {
+		m->held = true;
+		return pause_for(m, "umemd %s, and %s with it: wanted migrate_recover with another URI at both sides",
+				 how, m->command.uri);
+	}
+	if (!told)
+		pause_for(m, "umemd %s, another is started", how);
+	restart_later(m);
+}
+
 static void fail_after_go(struct migration *m)
 {
 	note(m, "FAILED", "role=%s reason=%s", role_name(m), m->reason);
@@ -445,6 +627,8 @@ static void begin(struct migration *m, enum migration_role role)
 	json_decref(m->cpus);
 	json_decref(m->gone_ranges);
 	json_decref(m->tls);
+	json_decref(m->session);
+	json_decref(m->totals);
 	free(m->reason);
 	*m = (struct migration){
 		.ops = m->ops,
@@ -454,6 +638,7 @@ static void begin(struct migration *m, enum migration_role role)
 		.deferred = m->deferred,
 		.paused = m->paused,
 		.urgent_channels = m->urgent_channels,
+		.paused_limit = m->paused_limit,
 		.parameters = m->parameters,
 		.parameters_changed = m->parameters_changed,
 		.postcopy_held = m->postcopy_held,
@@ -504,7 +689,7 @@ static void status_reply(struct migration *m, json_t *result)
 		return fail(m, "QEMU waits for an incoming migration, there is no guest to move");
 	if (status_is(result, "postmigrate"))
 		return fail(m, "the guest was migrated elsewhere (QEMU's status is postmigrate)");
-	m->running = json_is_true(json_object_get(result, "running"));
+	set_running(m, json_is_true(json_object_get(result, "running")));
 	ask(m, ASK_CAPABILITIES, "query-migrate-capabilities", NULL);
 }
 
@@ -569,7 +754,8 @@ static void parameters_again_reply(struct migration *m, json_t *result)
 
 static void spawn(struct migration *m)
 {
-	char *why = m->ops->start_umemd(m->context, m->role, m->command.uri, &m->command);
+	char *why = m->ops->start_umemd(m->context, m->role, m->command.uri, &m->command,
+					NULL);
 
 	if (why) {
 		fail(m, "%s", why);
@@ -577,6 +763,8 @@ static void spawn(struct migration *m)
 		return;
 	}
 	m->umemd_alive = true;
+	m->umemd_started_us = m->ops->now_us(m->context);
+	save(m);
 	if (m->role == MIGRATION_SOURCE)
 		tell_limits(m);
 	m->phase = m->role == MIGRATION_SOURCE ? PHASE_ADVISE : PHASE_WAIT;
@@ -643,6 +831,7 @@ static void parameters_reply(struct migration *m, json_t *result)
 		return ask(m, ASK_MEMORY, "query-memdev", NULL);
 	if (m->role == MIGRATION_SOURCE)
 		take_compression(m);
+	json_decref(m->tls);	/* as the record of another umem-qemu has it */
 	m->tls = tls_begin(m->parameters);
 	if (m->tls)
 		ask_tls(m);
@@ -716,6 +905,7 @@ static void give_stream(struct migration *m)
 static void start_stream(struct migration *m)
 {
 	m->stream_given = true;
+	save(m);
 	m->phase = m->role == MIGRATION_SOURCE ? PHASE_STREAM : PHASE_LOAD;
 	if (m->role == MIGRATION_SOURCE)
 		ask(m, ASK_MIGRATE, "migrate", json_pack("{s:s}", "uri", "fd:" STREAM_NAME));
@@ -733,13 +923,30 @@ static void switch_over(struct migration *m)
 	m->ops->set_timer(m->context, SWITCH_TIMEOUT_MS);
 }
 
+/* Written down before it is said: no umem-qemu runs the guest here again. */
+static bool record_go(struct migration *m)
+{
+	char *why;
+
+	m->moved = true;
+	m->phase = PHASE_AFTER;
+	why = m->ops->save(m->context);
+	if (!why)
+		return true;
+	m->moved = false;
+	m->phase = PHASE_SWITCH;
+	fail(m, "the hand-over cannot be recorded: %s", why);
+	free(why);
+	return false;
+}
+
 static void try_go(struct migration *m)
 {
 	if (m->phase != PHASE_SWITCH || !m->device_state_done || !m->umemd_ready)
 		return;
 	m->ops->set_timer(m->context, 0);
-	m->moved = true;
-	m->phase = PHASE_AFTER;
+	if (!record_go(m))
+		return;
 	tell(m, json_pack("{s:s, s:b}", "cmd", "go", "run", m->running));
 	m->go_us = m->ops->now_us(m->context);
 	note(m, "GO", "role=source run=%s", m->running ? "true" : "false");
@@ -754,7 +961,7 @@ static void who_stopped_reply(struct migration *m, json_t *result)
 		return;
 	if (!status_is(result, "finish-migrate") && !status_is(result, "postmigrate") &&
 	    !json_is_true(json_object_get(result, "running")))
-		m->running = false;
+		set_running(m, false);
 }
 
 static void why_reply(struct migration *m, json_t *result)
@@ -770,7 +977,7 @@ static void source_stop(struct migration *m, uint64_t time_us)
 		m->stopped_us = time_us;
 		ask(m, ASK_WHO_STOPPED, "query-status", NULL);
 	} else if (!m->moved && m->phase != PHASE_UNDO && m->phase != PHASE_SWITCH) {
-		m->running = false;
+		set_running(m, false);
 	}
 }
 
@@ -783,7 +990,7 @@ static void source_resume(struct migration *m)
 	} else if (m->phase == PHASE_SWITCH && m->device_state_done) {
 		fail(m, "somebody let the guest go on during the switchover");
 	} else if (m->phase != PHASE_SWITCH && m->phase != PHASE_UNDO) {
-		m->running = true;
+		set_running(m, true);
 	}
 }
 
@@ -841,19 +1048,22 @@ static void try_ready(struct migration *m)
 	if (m->phase != PHASE_LOAD || !m->device_state_done || !m->stream_received)
 		return;
 	m->phase = PHASE_READY;
+	save(m);
 	note(m, "READY", "role=destination");
 	tell(m, json_pack("{s:s}", "cmd", "ready"));
 }
 
 static void destination_go(struct migration *m, bool run)
 {
+	if (m->moved)
+		return;
 	if (m->phase != PHASE_READY)
 		return fail(m, "umemd said go in phase %d, before QEMU had loaded device state",
 			    m->phase);
 	m->moved = true;
 	m->phase = PHASE_AFTER;
 	m->go_us = m->ops->now_us(m->context);
-	m->running = run && !m->paused;
+	set_running(m, run && !m->paused);
 	note(m, "GO", "role=destination run=%s", run ? "true" : "false");
 	if (m->running)
 		ask(m, ASK_CONT, "cont", NULL);
@@ -875,8 +1085,10 @@ static void cont_reply(struct migration *m, const char *error)
 static void destination_resume(struct migration *m, uint64_t time_us)
 {
 	if (m->moved) {
-		if (!m->resumed_us)
+		if (!m->resumed_us) {
 			m->resumed_us = time_us;
+			save(m);
+		}
 	} else if (m->phase == PHASE_LOAD || m->phase == PHASE_READY) {
 		fail(m, "QEMU let the guest run before the source had handed it over");
 	}
@@ -900,6 +1112,75 @@ static void destination_migration_status(struct migration *m, const char *status
 	} else if (!strcmp(status, "failed")) {
 		load_failed(m);
 	}
+}
+
+/* ---- in the place of another umem-qemu ---- */
+
+static void adopt_umemd(struct migration *m)
+{
+	if (m->held)
+		return;
+	if (!is_descriptor(m->command.uri))
+		return go_on(m);
+	m->held = true;
+	pause_for(m, "umem-qemu ended, and %s with it: wanted migrate_recover with another URI at both sides",
+		  m->command.uri);
+}
+
+/* Capabilities that were set for it are those that are set back. */
+static void adopt_listener(struct migration *m)
+{
+	if (m->capabilities_changed)
+		return spawn(m);
+	m->phase = PHASE_ARM;
+	ask(m, ASK_CAPABILITIES, "query-migrate-capabilities", NULL);
+}
+
+static const char ended_before[] = "umem-qemu ended before the hand-over";
+
+/* QEMU may have found its stream broken already: then there is nothing to cancel. */
+static void adopted_stream_reply(struct migration *m, json_t *result)
+{
+	static const char *const ongoing[] = {
+		"setup", "active", "pre-switchover", "device", "cancelling",
+	};
+
+	m->stream_over = true;
+	for (size_t i = 0; i < ARRAY_SIZE(ongoing); i++) {
+		if (status_is(result, ongoing[i]))
+			m->stream_over = false;
+	}
+	fail(m, "%s", ended_before);
+}
+
+void migration_adopted(struct migration *m)
+{
+	note(m, "ADOPTED", "role=%s moved=%s", m->role == MIGRATION_NONE ? "none" : role_name(m),
+	     m->moved ? "true" : "false");
+	if (m->phase == PHASE_READY || m->phase == PHASE_AFTER)
+		adopt_umemd(m);
+	else if (m->phase == PHASE_WAIT)
+		adopt_listener(m);
+	else if (migration_active(m) && m->stream_given && m->role == MIGRATION_SOURCE)
+		ask(m, ASK_ADOPTED_STREAM, "query-migrate", NULL);
+	else if (migration_active(m))
+		fail(m, "%s", ended_before);
+	if (!m->moved)
+		return;
+	restore_settings(m);
+	ask(m, ASK_ADOPTED, "query-status", NULL);
+	if (m->role == MIGRATION_DESTINATION)
+		ask(m, ASK_CPUS, "query-cpus-fast", NULL);
+}
+
+static void adopted_reply(struct migration *m, json_t *result)
+{
+	bool running = json_is_true(json_object_get(result, "running"));
+
+	if (m->role == MIGRATION_SOURCE && running)
+		source_resume(m);
+	else if (m->role == MIGRATION_DESTINATION && !running && m->running && !m->resumed_us)
+		ask(m, ASK_CONT, "cont", NULL);
 }
 
 /* ---- what comes in ---- */
@@ -964,6 +1245,10 @@ void migration_qemu_reply(struct migration *m, enum migration_question question,
 		return who_stopped_reply(m, result);
 	case ASK_CONT:
 		return cont_reply(m, error);
+	case ASK_ADOPTED_STREAM:
+		return adopted_stream_reply(m, result);
+	case ASK_ADOPTED:
+		return adopted_reply(m, result);
 	case ASK_CPUS:
 		json_decref(m->cpus);
 		m->cpus = json_incref(result);
@@ -1034,17 +1319,39 @@ void migration_qemu_gone(struct migration *m, const char *how)
 	m->ops->done(m->context);
 }
 
+/* What goes on from one umemd to the next; all else is of the one that tells it. */
+static const char *const counters[] = {
+	"control_bytes", "urgent_bytes", "bulk_bytes", "precopy_bytes", "requests", "zero_pages",
+	"compressed_pages", "compression_saved_bytes", "prefault_pages", "prefault_hits", "faults",
+	"duplicates", "checksum_errors", "blocktime_others_ms",
+};
+
 static void take_progress(struct migration *m, json_t *event)
 {
+	json_t *progress = memory_or_exit(json_copy(event));
+
+	for (size_t i = 0; i < ARRAY_SIZE(counters); i++) {
+		uint64_t before = number(m->totals, counters[i]);
+
+		if (before)
+			json_object_set_new(progress, counters[i],
+					    json_integer((json_int_t)(before + number(event,
+									counters[i]))));
+	}
 	json_decref(m->progress);
-	m->progress = json_incref(event);
+	m->progress = progress;
 }
 
 static void all_present(struct migration *m)
 {
-	if (!m->moved || m->phase != PHASE_AFTER)
+	if (!m->moved)
 		return fail(m, "umemd said end before the hand-over");
-	m->umemd_alive = false;
+	if (m->phase != PHASE_AFTER)
+		return;
+	/* The destination's stays until the source has heard of it. */
+	m->umemd_alive = m->role == MIGRATION_DESTINATION;
+	free(m->reason);
+	m->reason = NULL;
 	finish(m, PHASE_END, "completed");
 	note(m, "END", "role=%s", role_name(m));
 	m->ops->done(m->context);
@@ -1053,6 +1360,15 @@ static void all_present(struct migration *m)
 /* ---- a source that is lost ---- */
 
 #define GONE_LOGGED	8u	/* ranges */
+
+static void take_session(struct migration *m, json_t *session)
+{
+	if (!json_is_object(session))
+		return;
+	json_decref(m->session);
+	m->session = json_incref(session);
+	save(m);
+}
 
 static void take_gone_ranges(struct migration *m, json_t *event)
 {
@@ -1130,16 +1446,27 @@ static void destination_umemd_state(struct migration *m, const char *state)
 	}
 }
 
-static void umemd_state(struct migration *m, const char *state)
+static void recovered(struct migration *m)
 {
+	free(m->reason);
+	m->reason = NULL;
+	m->giving_up = false;	/* it came back before umemd heard of it */
+	end_limit(m);
+	set_state(m, "running");
+}
+
+static void umemd_state(struct migration *m, const char *state, const char *message)
+{
+	bool may_pause = m->phase == PHASE_AFTER || m->phase == PHASE_READY;
+
 	if (!strcmp(state, "end"))
 		return all_present(m);
-	if (m->phase == PHASE_AFTER && !strcmp(state, "paused"))
-		return set_state(m, "paused");
-	if (m->phase == PHASE_AFTER && !strcmp(state, "running")) {
-		m->giving_up = false;	/* it came back before umemd heard of it */
-		return set_state(m, "running");
-	}
+	if (may_pause && !strcmp(state, "paused"))
+		return pause_for(m, "%s", message);
+	if (may_pause && !strcmp(state, "recover"))
+		return set_state(m, "recover");
+	if (m->phase == PHASE_AFTER && !strcmp(state, "running"))
+		return recovered(m);
 	if (m->role == MIGRATION_SOURCE)
 		source_umemd_state(m, state);
 	else
@@ -1169,7 +1496,9 @@ void migration_umemd_event(struct migration *m, json_t *event)
 	if (!strcmp(name, "progress")) {
 		take_progress(m, event);
 	} else if (!strcmp(name, "state")) {
-		umemd_state(m, string_or(event, "state", ""));
+		umemd_state(m, string_or(event, "state", ""), string_or(event, "message", ""));
+	} else if (!strcmp(name, "session")) {
+		take_session(m, json_object_get(event, "session"));
 	} else if (!strcmp(name, "listening")) {
 		umemd_listens(m, string_or(event, "uri", m->command.uri));
 	} else if (!strcmp(name, "converged") && m->role == MIGRATION_SOURCE) {
@@ -1190,18 +1519,25 @@ void migration_umemd_event(struct migration *m, json_t *event)
 		     (unsigned long long)number(event, "times"));
 	} else if (!strcmp(name, "refused")) {
 		note(m, "REFUSED", "message=%s", string_or(event, "message", ""));
+	} else if (!strcmp(name, "error") && outlives_umemd(m)) {
+		umemd_erred(m, string_or(event, "message", "umemd failed without a word"));
 	} else if (!strcmp(name, "error")) {
 		stop_umemd(m);
 		fail(m, "%s", string_or(event, "message", "umemd failed without a word"));
 	}
 }
 
-void migration_umemd_gone(struct migration *m, const char *how)
+void migration_umemd_gone(struct migration *m, const char *how, bool clean)
 {
 	if (!m->umemd_alive)
 		return;
-	m->umemd_alive = m->giving_up = false;
-	fail(m, "umemd %s", how);
+	m->umemd_alive = false;
+	if (m->phase == PHASE_END && clean)
+		return;
+	if (outlives_umemd(m))
+		umemd_has_ended(m, how);
+	else
+		fail(m, "umemd %s", how);
 }
 
 void migration_timer(struct migration *m)
@@ -1211,11 +1547,29 @@ void migration_timer(struct migration *m)
 		     SWITCH_TIMEOUT_MS / 1000);
 	else if (m->phase == PHASE_UNDO)
 		undo_status(m);
+	else if (m->restart_due && outlives_umemd(m))
+		go_on(m);
 	else if (m->load_failed)
 		fail(m, "QEMU could not load the device state, see its message in the destination's log");
 }
 
+/* The source does not come: what is to be done about it belongs here. */
+void migration_limit_timer(struct migration *m)
+{
+	note(m, "PAUSED-LIMIT", "role=%s seconds=%u pages_missing=%llu", role_name(m),
+	     m->paused_limit, (unsigned long long)number(m->progress, "pages_remaining"));
+	migration_source_lost(m);
+}
+
 /* ---- what the monitor asks ---- */
+
+void migration_set_paused_limit(struct migration *m, unsigned int seconds)
+{
+	m->paused_limit = seconds;
+	end_limit(m);
+	if (m->state && is_paused(m))
+		limit_pause(m);
+}
 
 bool migration_postcopy_ram(json_t *capabilities)
 {
@@ -1296,6 +1650,9 @@ static char *why_not_give_up(const struct migration *m)
 		return text_copy("all of the guest's memory has arrived");
 	if (m->giving_up)
 		return text_copy("the source is being given up already");
+	if (!m->umemd_alive && is_descriptor(m->command.uri))
+		return text_format("%s ended with the umemd that had it, wanted migrate_recover with another URI first",
+				   m->command.uri);
 	if (strcmp(m->state, "paused"))
 		return text_format("the source is connected (state %s), wanted one that is lost (state paused)",
 				   m->state);
@@ -1309,7 +1666,11 @@ char *migration_give_up(struct migration *m)
 	if (why)
 		return why;
 	m->giving_up = true;
-	tell(m, json_pack("{s:s}", "cmd", "give-up"));
+	save(m);
+	if (m->umemd_alive)
+		tell_give_up(m);
+	else
+		replace_umemd(m);
 	return NULL;
 }
 
@@ -1327,6 +1688,71 @@ void migration_source_lost(struct migration *m)
 	free(why);
 }
 
+/* NULL if the session may be left to other umemds now. */
+static char *why_not_recoverable(const struct migration *m)
+{
+	if (m->phase == PHASE_AFTER || (m->phase == PHASE_READY && is_paused(m)))
+		return m->session ? NULL : text_copy("umemd has not told of its session");
+	if (m->phase == PHASE_END && !strcmp(m->state, "completed"))
+		return text_copy("all of the guest's memory has arrived, nothing is left to do");
+	if (!migration_active(m))
+		return text_copy("no migration is under way");
+	return text_format("the guest has not been handed over yet (state %s), wanted it to be%s",
+			   m->state, m->role == MIGRATION_SOURCE ?
+			   ": until then migrate_cancel gives the migration up" : "");
+}
+
+char *migration_pause(struct migration *m)
+{
+	char *why = why_not_recoverable(m);
+
+	if (why)
+		return why;
+	if (m->held)
+		return text_copy("it is paused already, until migrate_recover");
+	m->held = true;
+	m->restart_due = m->replacing = false;
+	m->ops->set_timer(m->context, 0);
+	if (m->umemd_alive)
+		end_umemd(m);
+	pause_for(m, "by migrate_pause, until migrate_recover");
+	return NULL;
+}
+
+char *migration_recover(struct migration *m, const char *uri)
+{
+	char *why = why_not_recoverable(m);
+
+	if (why)
+		return why;
+	if (!is_paused(m))
+		return text_format("it is not paused (state %s), wanted it to be: migrate_pause does that",
+				   m->state);
+	if (!uri && is_descriptor(m->command.uri))
+		return text_format("%s ended with the umemd that had it, wanted another URI",
+				   m->command.uri);
+	if (uri)
+		snprintf(m->command.uri, sizeof(m->command.uri), "%s", uri);
+	note(m, "RECOVER", "role=%s uri=%s", role_name(m), m->command.uri);
+	replace_umemd(m);
+	return NULL;
+}
+
+char *migration_restart_umemd(struct migration *m)
+{
+	char *why = why_not_recoverable(m);
+
+	if (why)
+		return why;
+	if (m->held)
+		return text_format("there is no umemd (%s)", m->reason);
+	if (is_descriptor(m->command.uri))
+		return text_format("%s ends with the umemd that has it: migrate_pause, then migrate_recover with another URI, at both sides",
+				   m->command.uri);
+	replace_umemd(m);
+	return NULL;
+}
+
 bool migration_active(const struct migration *m)
 {
 	return m->phase != PHASE_IDLE && m->phase != PHASE_EXPECT && m->phase != PHASE_END &&
@@ -1340,7 +1766,7 @@ bool migration_exists(const struct migration *m)
 
 bool migration_serving(const struct migration *m)
 {
-	return m->moved && m->umemd_alive && m->phase == PHASE_AFTER;
+	return m->moved && m->phase == PHASE_AFTER;
 }
 
 static bool guard_source(struct migration *m, const struct hmp_command *command, char **answer)
@@ -1419,8 +1845,10 @@ void migration_destroy(struct migration *m)
 	json_decref(m->cpus);
 	json_decref(m->gone_ranges);
 	json_decref(m->tls);
+	json_decref(m->session);
+	json_decref(m->totals);
 	free(m->reason);
 	m->capabilities = m->parameters = m->progress = m->cpus =
-		m->gone_ranges = m->tls = NULL;
+		m->gone_ranges = m->tls = m->session = m->totals = NULL;
 	m->reason = NULL;
 }

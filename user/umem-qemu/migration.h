@@ -24,6 +24,10 @@
  * Whatever fails at the source before GO leads through UNDO: QEMU's migration is
  * cancelled, the guest goes on if it ran before, settings are as they were. From
  * GO on the source never lets the guest run again.
+ *
+ * From GO on, and at the destination from READY on, since GO may have been said, the
+ * session outlives its umemd: another goes on with it, at once or, after migrate_pause,
+ * when migrate_recover is typed.
  */
 #ifndef UMEM_QEMU_MIGRATION_H
 #define UMEM_QEMU_MIGRATION_H
@@ -78,6 +82,8 @@ enum migration_question {
 	ASK_WHY,		/* query-migrate, for the words of a failure */
 	ASK_WHO_STOPPED,	/* query-status after a STOP */
 	ASK_CONT,		/* destination, after GO */
+	ASK_ADOPTED,		/* after another umem-qemu: query-status */
+	ASK_ADOPTED_STREAM,	/* and before GO at the source: query-migrate */
 	ASK_CPUS,		/* destination: which threads are vCPUs, query-cpus-fast */
 	ASK_UNDO_CANCEL,
 	ASK_UNDO_STATUS,
@@ -86,19 +92,26 @@ enum migration_question {
 };
 
 struct migration_ops {
-	/* NULL, or a sentence (the machine's from then on) why umemd cannot be started */
+	/*
+	 * NULL, or a sentence (the machine's from then on) why umemd cannot be started.
+	 * @session: to go on with, as umemd wants it; NULL: a new one
+	 */
 	char *(*start_umemd)(void *context, enum migration_role role, const char *uri,
-			     const struct hmp_command *command);
+			     const struct hmp_command *command, json_t *session);
 	void (*tell_umemd)(void *context, json_t *command);
 	/* the guest has stopped and waits for umemd */
 	void (*hurry_umemd)(void *context);
 	/* umemd is of no more use: see that it ends */
 	void (*stop_umemd)(void *context);
+	/* umemd is about to end: see that it does; what it says still counts */
+	void (*dismiss_umemd)(void *context);
 	/* @with_stream: QEMU's end of the device state stream goes with the command */
 	void (*ask_qemu)(void *context, enum migration_question question, const char *command,
 			 json_t *arguments, bool with_stream);
 	/* call migration_timer() later; replaces an earlier one; 0 stops it */
 	void (*set_timer)(void *context, unsigned int milliseconds);
+	/* the same, of migration_limit_timer() */
+	void (*set_limit_timer)(void *context, unsigned int milliseconds);
 	/* a line for whoever gave the command */
 	void (*say)(void *context, const char *text);
 	/* the command is over: whoever gave it may give the next */
@@ -108,6 +121,8 @@ struct migration_ops {
 	/* the guest does not come: QEMU shall quit, the exit status is 1 */
 	void (*give_up)(void *context, const char *reason);
 	uint64_t (*now_us)(void *context);
+	/* NULL, it is written down how things are; or why not, the machine's string */
+	char *(*save)(void *context);
 };
 
 /**
@@ -116,7 +131,16 @@ struct migration_ops {
  * @running: source: the guest ran when it was stopped for this
  * @moved: GO was said: the guest is, or was, on the other side
  * @state: the design's word for how it stands, for people
- * @reason: why @state is failed or cancelled
+ * @reason: why @state is failed, cancelled or paused
+ * @paused_limit: destination: seconds to wait for a lost source, 0: any time
+ * @limit_runs: it does so, and was told the timer
+ * @held: after migrate_pause, there is no umemd until migrate_recover
+ * @replacing: umemd was told to end, another follows at once
+ * @erred: umemd has said why it ends
+ * @restart_due: another is started when the timer has come
+ * @restarts: how many were started after the first
+ * @session: what umemd told of the session, for its successors; a secret
+ * @totals: what umemds that have ended had counted, or NULL
  * @switch_soon: source: no more pre-copy than was made until now
  * @urgent_channels: source: how many umemd is to have
  * @poison_lost: destination: what lost-source says
@@ -154,6 +178,18 @@ struct migration {
 	bool user_cancelled;
 	bool switch_soon;
 	unsigned int undo_tries;
+
+	unsigned int paused_limit;
+	bool limit_runs;
+	bool held;
+	bool replacing;
+	bool erred;
+	bool restart_due;
+	unsigned int restart_ms;	/* the last pause before a start */
+	unsigned int restarts;
+	uint64_t umemd_started_us;
+	json_t *session;
+	json_t *totals;
 
 	unsigned int urgent_channels;
 	json_t *capabilities;	/* as the user has them, to be set again */
@@ -222,6 +258,28 @@ char *migration_start_postcopy(struct migration *migration);
 char *migration_cancel(struct migration *migration);
 
 /**
+ * migration_pause - the user typed migrate_pause
+ *
+ * Return: NULL, or why not, the caller's string.
+ */
+char *migration_pause(struct migration *migration);
+
+/**
+ * migration_recover - the user typed migrate_recover
+ * @uri: where to connect, or to listen, from now on; NULL: where it was
+ *
+ * Return: NULL, or why not, the caller's string.
+ */
+char *migration_recover(struct migration *migration, const char *uri);
+
+/**
+ * migration_restart_umemd - put what is at umemd's path now in the place of the one that runs
+ *
+ * Return: NULL, or why not, the caller's string.
+ */
+char *migration_restart_umemd(struct migration *migration);
+
+/**
  * migration_give_up - the user typed migrate_give_up: the source is lost for good
  *
  * Return: NULL, umemd poisons what is missing and ends; or why not, the caller's string.
@@ -251,7 +309,7 @@ bool migration_active(const struct migration *migration);
 bool migration_exists(const struct migration *migration);
 
 /**
- * migration_serving - umemd has the guest's memory to send or to bring still
+ * migration_serving - the guest's memory is to be sent or brought still
  */
 bool migration_serving(const struct migration *migration);
 
@@ -278,6 +336,19 @@ void migration_parameters_changed(struct migration *migration);
 void migration_set_urgent_channels(struct migration *migration, unsigned int channels);
 
 /**
+ * migration_set_paused_limit - umem's own parameter was set
+ * @seconds: 0: no limit
+ */
+void migration_set_paused_limit(struct migration *migration, unsigned int seconds);
+
+/**
+ * migration_adopted - go on, in another umem-qemu, from what saved_decode() gave
+ *
+ * Before GO that is to undo the migration.
+ */
+void migration_adopted(struct migration *migration);
+
+/**
  * migration_postcopy_ram - is that capability on
  * @capabilities: QEMU's answer to query-migrate-capabilities
  */
@@ -300,8 +371,9 @@ void migration_qemu_event(struct migration *migration, const char *name, json_t 
 /* QEMU ended, or closed its QMP connection. */
 void migration_qemu_gone(struct migration *migration, const char *how);
 void migration_umemd_event(struct migration *migration, json_t *event);
-/* umemd ended, or closed its control connection. */
-void migration_umemd_gone(struct migration *migration, const char *how);
+/* umemd has ended; @clean: with status 0 */
+void migration_umemd_gone(struct migration *migration, const char *how, bool clean);
 void migration_timer(struct migration *migration);
+void migration_limit_timer(struct migration *migration);
 
 #endif

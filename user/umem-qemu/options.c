@@ -639,6 +639,15 @@ static int take_control(struct parser *p, const char *name, const char *value)
 	return 0;
 }
 
+static int take_adopt(struct parser *p, const char *name, const char *value)
+{
+	if (!*value)
+		return refuse(p, "--%s is \"\", wanted the process id of a umem-qemu, the -name of its guest, or the path of its record",
+			      name);
+	replace(&p->options->adopt, text_copy(value));
+	return 0;
+}
+
 struct option_rule {
 	const char *name;
 	bool argument;
@@ -651,6 +660,7 @@ static const struct option_rule rules[] = {
 	{ "postcopy", false, take_postcopy },
 	{ "postcopy-flags", true, take_postcopy_flags },
 	{ "control", true, take_control },
+	{ "adopt", true, take_adopt },
 	{ "name", true, take_name },
 	{ "h", false, take_help },
 	{ "help", false, take_help },
@@ -800,6 +810,20 @@ static int finish(struct parser *p)
 	return err;
 }
 
+/* QEMU runs already. */
+static int check_adopt(struct parser *p)
+{
+	struct options *options = p->options;
+
+	if (options->qemu || options->postcopy || options->incoming || options->name)
+		return refuse(p, "--adopt %s: --qemu, -postcopy, -incoming and -name are for a QEMU that is to be started, wanted only -monitor, -control and --umemd with it",
+			      options->adopt);
+	if (options->nr_arguments || options->nr_regions)
+		return refuse(p, "--adopt %s: \"%s\" is for a QEMU that is to be started, wanted only -monitor, -control and --umemd with it",
+			      options->adopt, options->nr_arguments ? options->arguments[0].text : "-m");
+	return 0;
+}
+
 int options_parse(struct options *options, int argc, char **argv, char **error)
 {
 	struct parser parser = { .options = options, .error = error, .memory = DEFAULT_MEMORY };
@@ -814,7 +838,7 @@ int options_parse(struct options *options, int argc, char **argv, char **error)
 			pass(&parser, argv[i]);
 	}
 	if (!err && !options->help && !options->version)
-		err = finish(&parser);
+		err = options->adopt ? check_adopt(&parser) : finish(&parser);
 	free(parser.machine_type);
 	free(parser.memory_backend);
 	return err;
@@ -830,6 +854,7 @@ void options_destroy(struct options *options)
 	free(options->foreign_monitor);
 	free(options->name);
 	free(options->control);
+	free(options->adopt);
 	for (size_t i = 0; i < options->nr_regions; i++)
 		free(options->regions[i].name);
 	for (size_t i = 0; i < options->nr_monitors; i++)
@@ -856,7 +881,7 @@ static char *backend_argument(struct option_argument *argument, int fd)
 }
 
 char **options_qemu_argv(const struct options *options, const char *program,
-			 const int *region_fds, int qmp_fd)
+			 const int *region_fds, int qmp_fd, bool qmp_listens)
 {
 	char **argv = memory_or_exit(calloc(options->nr_arguments + 6, sizeof(*argv)));
 	size_t nr = 0;
@@ -870,7 +895,8 @@ char **options_qemu_argv(const struct options *options, const char *program,
 	}
 	if (qmp_fd >= 0) {
 		argv[nr++] = text_copy("-chardev");
-		argv[nr++] = text_format("socket,id=" OPTIONS_QMP_ID ",fd=%d", qmp_fd);
+		argv[nr++] = text_format("socket,id=" OPTIONS_QMP_ID ",fd=%d%s", qmp_fd,
+					 qmp_listens ? ",server=on,wait=off" : "");
 		argv[nr++] = text_copy("-mon");
 		argv[nr++] = text_copy("chardev=" OPTIONS_QMP_ID ",mode=control");
 	}
@@ -933,6 +959,10 @@ const char *options_help(void)
 "  -control PATH      the socket at which umemctl gives commands; -control none: there is\n"
 "                     none. Default: umem-qemu-PID.sock in $XDG_RUNTIME_DIR, else in\n"
 "                     /run/umem for root, else in /tmp/umem-UID\n"
+"  --adopt GUEST      start no QEMU, take over that of a umem-qemu that has ended: its process\n"
+"                     id, the -name of its guest, or the path of its record. A migration\n"
+"                     that was under way goes on, or before the hand-over is undone. With\n"
+"                     it only -monitor, -control and --umemd are possible\n"
 "  --help, --version\n"
 "\n"
 "All other options are QEMU's. -m and every memory-backend-ram, -memfd and -file object\n"
@@ -954,6 +984,8 @@ const char *options_help(void)
 "  migrate_start_postcopy\n"
 "                     move the guest now, however much of it is not copied\n"
 "  migrate_cancel     before the hand-over: the guest stays where it is\n"
+"  migrate_pause, migrate_recover [URI]\n"
+"                     after it: nothing is sent or brought; go on, at URI if given\n"
 "  migrate_give_up    where the guest has come to: its source is lost, pages that are missing\n"
 "                     raise machine checks, and the guest goes on\n"
 "  info migrate       how it stands\n"

@@ -54,6 +54,7 @@ struct option_argument;
  * @name: -name of the guest; NULL when not given
  * @control: -control; NULL: the default
  * @no_control: -control none
+ * @adopt: --adopt: whose QEMU; NULL when not given
  * @help: --help was given
  * @version: --version was given
  * @lists: QEMU is asked for a list and will start no guest (-cpu help)
@@ -72,6 +73,7 @@ struct options {
 	char *name;
 	char *control;
 	bool no_control;
+	char *adopt;
 	bool help;
 	bool version;
 	bool lists;
@@ -101,12 +103,13 @@ void options_destroy(struct options *options);
  * options_qemu_argv - the command line for QEMU
  * @program: argv[0]
  * @region_fds: a descriptor for each region, in their order
- * @qmp_fd: QEMU's end of the QMP connection
+ * @qmp_fd: QEMU's end of the QMP connection, or -1
+ * @qmp_listens: it is a socket at which QEMU is to listen for that
  *
  * Return: a NULL-terminated array, to be freed by options_free_argv().
  */
 char **options_qemu_argv(const struct options *options, const char *program,
-			 const int *region_fds, int qmp_fd);
+			 const int *region_fds, int qmp_fd, bool qmp_listens);
 void options_free_argv(char **argv);
 
 /**

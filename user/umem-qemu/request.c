@@ -41,7 +41,7 @@ static char *take_uri(struct request *request, const struct key *key, json_t *va
 {
 	if (!json_is_string(value))
 		return wrong_type(request, key, value, "a string, " URI_WANTED);
-	if (!hmp_take_uri(&request->command, "migrate", json_string_value(value)))
+	if (!hmp_take_uri(&request->command, request->name, json_string_value(value)))
 		return text_copy(request->command.error);
 	return NULL;
 }
@@ -107,6 +107,10 @@ static const struct key gone_keys[] = {
 	{ "from", take_index, offsetof(struct request, from) },
 };
 
+static const struct key recover_keys[] = {
+	{ "uri", take_uri, offsetof(struct request, command.uri) },
+};
+
 /* ---- commands ---- */
 
 static const struct {
@@ -120,6 +124,9 @@ static const struct {
 	  "uri, precopy, no_push, follow, forward, backward" },
 	{ "start-postcopy", REQUEST_START_POSTCOPY, NULL, 0, "cmd alone" },
 	{ "cancel", REQUEST_CANCEL, NULL, 0, "cmd alone" },
+	{ "pause", REQUEST_PAUSE, NULL, 0, "cmd alone" },
+	{ "recover", REQUEST_RECOVER, recover_keys, ARRAY_SIZE(recover_keys), "uri" },
+	{ "restart-pager", REQUEST_RESTART_PAGER, NULL, 0, "cmd alone" },
 	{ "info", REQUEST_INFO, NULL, 0, "cmd alone" },
 	{ "watch", REQUEST_WATCH, NULL, 0, "cmd alone" },
 	{ "give-up", REQUEST_GIVE_UP, NULL, 0, "cmd alone" },

@@ -6,6 +6,9 @@
  *    "follow":false, "forward":8, "backward":8}	all but uri may be left out
  *   {"cmd":"start-postcopy"}
  *   {"cmd":"cancel"}
+ *   {"cmd":"pause"}
+ *   {"cmd":"recover", "uri":"tcp:HOST:PORT"}		uri may be left out
+ *   {"cmd":"restart-pager"}
  *   {"cmd":"give-up"}
  *   {"cmd":"set", "lost_source":"wait"}		or "poison"
  *   {"cmd":"gone", "from":0}			the first range wanted, may be left out
@@ -25,6 +28,9 @@ enum request_kind {
 	REQUEST_INFO,
 	REQUEST_WATCH,
 	REQUEST_START_POSTCOPY,
+	REQUEST_PAUSE,
+	REQUEST_RECOVER,
+	REQUEST_RESTART_PAGER,
 	REQUEST_GIVE_UP,
 	REQUEST_SET,
 	REQUEST_GONE,
@@ -34,7 +40,7 @@ enum request_kind {
  * struct request - a request, understood
  * @name: of its kind, as it was written
  * @command: REQUEST_MIGRATE: as the monitor's migrate -d gives it, with -p if not precopy;
- *	REQUEST_SET: as its migrate_set_parameter does
+ *	REQUEST_RECOVER: its URI, or an empty one; REQUEST_SET: as its migrate_set_parameter does
  * @from: REQUEST_GONE
  */
 struct request {

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -16,8 +17,10 @@
 #include "common/jsonl.h"
 #include "common/log.h"
 #include "common/report.h"
+#include "common/runtime.h"
 #include "common/text.h"
 #include "common/util.h"
+#include "umem-qemu/adopt.h"
 #include "umem-qemu/child.h"
 #include "umem-qemu/control.h"
 #include "umem-qemu/hmp.h"
@@ -26,7 +29,10 @@
 #include "umem-qemu/migration.h"
 #include "umem-qemu/monitor.h"
 #include "umem-qemu/qmp.h"
+#include "umem-qemu/record.h"
+#include "umem-qemu/saved.h"
 #include "umem-qemu/umemd.h"
+#include "umemd/socket.h"
 
 #define QUIT_PATIENCE_MS	2000
 #define UMEMDS_MAX		8
@@ -61,9 +67,11 @@ struct log_line {
 struct supervisor {
 	const struct options *options;
 	const struct host *host;
+	const struct adoption *adoption;	/* NULL: QEMU is our own child */
+	char *record_path, *qmp_path;		/* NULL: nobody could adopt QEMU */
 	const char *region_names[OPTIONS_REGIONS_MAX];
 	struct migration migration;
-	struct loop_timer migration_timer;
+	struct loop_timer migration_timer, limit_timer;
 	bool qemus_own_migration;	/* "info migrate" is about QEMU's own */
 
 	pid_t qemu;			/* 0: it has ended */
@@ -78,6 +86,9 @@ struct supervisor {
 	struct umemd *umemds[UMEMDS_MAX];	/* dismissed ones end in their own time */
 	struct umemd *umemd;			/* the machine's */
 	int stream_fd;				/* device state, QEMU's end */
+	struct socket_listener listener;	/* of umemds that follow one another */
+	char listen_uri[URI_TEXT_MAX];		/* where, as it was asked for */
+	char listening[URI_TEXT_MAX];		/* and as it came out */
 
 	struct monitor *monitors[OPTIONS_MONITORS_MAX];
 	struct control *control;		/* NULL: there is none */
@@ -210,6 +221,11 @@ static char *command_cancel(struct supervisor *s)
 	return migration_cancel(&s->migration);
 }
 
+static char *command_recover(struct supervisor *s, const struct hmp_command *command)
+{
+	return migration_recover(&s->migration, *command->uri ? command->uri : NULL);
+}
+
 static json_t *command_info(struct supervisor *s)
 {
 	return info_json(&s->migration, wall_clock_us(NULL));
@@ -259,6 +275,12 @@ static void control_request(void *context, const struct request *request,
 		why = migration_start_postcopy(&s->migration);
 	else if (request->kind == REQUEST_CANCEL)
 		why = command_cancel(s);
+	else if (request->kind == REQUEST_PAUSE)
+		why = migration_pause(&s->migration);
+	else if (request->kind == REQUEST_RECOVER)
+		why = command_recover(s, &request->command);
+	else if (request->kind == REQUEST_RESTART_PAGER)
+		why = migration_restart_umemd(&s->migration);
 	else if (request->kind == REQUEST_GIVE_UP)
 		why = migration_give_up(&s->migration);
 	else if (request->kind == REQUEST_SET)
@@ -331,7 +353,7 @@ static void umemd_event(void *context, struct umemd *umemd, json_t *event)
 		show_progress(s);
 }
 
-static void umemd_gone(void *context, struct umemd *umemd, const char *how)
+static void umemd_gone(void *context, struct umemd *umemd, const char *how, bool clean)
 {
 	struct supervisor *s = context;
 	char *details = text_format("pid=%d %s", umemd_pid(umemd), how);
@@ -344,8 +366,11 @@ static void umemd_gone(void *context, struct umemd *umemd, const char *how)
 	}
 	if (umemd == s->umemd) {
 		s->umemd = NULL;
-		migration_umemd_gone(&s->migration, how);
+		migration_umemd_gone(&s->migration, how, clean);
 	}
+	/* Nobody shall take the port while another is about to be started, or is. */
+	if (!s->umemd && !s->migration.restart_due)
+		socket_unlisten(&s->listener);
 }
 
 static const struct umemd_ops umemd_ops = { .event = umemd_event, .gone = umemd_gone };
@@ -366,8 +391,24 @@ static void close_stream(struct supervisor *s)
 	s->stream_fd = -1;
 }
 
+/* See that the listener is at @text, if that is a place to listen at. */
+static char *listen_at(struct supervisor *s, const char *text)
+{
+	char error[SOCKET_ERROR_MAX];
+	struct uri uri;
+
+	if (uri_parse(&uri, text, error, sizeof(error)))
+		return text_copy(error);
+	if (s->listener.fd >= 0 && strcmp(s->listen_uri, text))
+		socket_unlisten(&s->listener);
+	if ((uri.kind != URI_TCP && uri.kind != URI_UNIX) || s->listener.fd >= 0)
+		return NULL;
+	snprintf(s->listen_uri, sizeof(s->listen_uri), "%s", text);
+	return socket_listen(&uri, &s->listener, s->listening, error) ? text_copy(error) : NULL;
+}
+
 static char *start_umemd(void *context, enum migration_role role, const char *uri,
-			 const struct hmp_command *command)
+			 const struct hmp_command *command, json_t *session)
 {
 	struct supervisor *s = context;
 	struct umemd **slot = umemd_slot(s);
@@ -378,6 +419,7 @@ static char *start_umemd(void *context, enum migration_role role, const char *ur
 		.claimed = s->options->incoming && !strcmp(s->options->incoming, uri),
 		.command = command,
 		.tls = s->migration.tls,
+		.session = session,
 		.touch = s->options->postcopy_flags & OPTIONS_FLAG_TOUCH,
 		.regions = s->options->regions,
 		.region_fds = s->host->region_fds,
@@ -388,13 +430,21 @@ static char *start_umemd(void *context, enum migration_role role, const char *ur
 	if (!slot)
 		return text_format("%d umemd processes have not ended yet, wanted fewer: try again in a moment",
 				   UMEMDS_MAX);
+	if (role == MIGRATION_DESTINATION) {
+		error = listen_at(s, uri);
+		if (error)
+			return error;
+		setup.uri = s->listener.fd >= 0 ? s->listening : uri;
+	}
+	setup.listener = s->listener.fd;
 	close_stream(s);
 	*slot = umemd_start(&setup, &umemd_ops, s, &s->stream_fd, &error);
 	if (!*slot)
 		return error;
 	s->umemd = *slot;
-	details = text_format("pid=%d role=%s uri=%s", umemd_pid(s->umemd),
-			      role == MIGRATION_SOURCE ? "source" : "destination", uri);
+	details = text_format("pid=%d role=%s uri=%s%s", umemd_pid(s->umemd),
+			      role == MIGRATION_SOURCE ? "source" : "destination", setup.uri,
+			      session ? " goes on" : "");
 	log_event(s, 0, "UMEMD-STARTED", details);
 	free(details);
 	return NULL;
@@ -428,6 +478,14 @@ static void stop_umemd(void *context)
 	close_stream(s);
 }
 
+static void dismiss_umemd(void *context)
+{
+	struct supervisor *s = context;
+
+	if (s->umemd)
+		umemd_dismiss(s->umemd);
+}
+
 static void question_answered(void *context, json_t *result, const char *error)
 {
 	struct question *question = context;
@@ -452,14 +510,33 @@ static void ask_qemu(void *context, enum migration_question what, const char *co
 	watch_qmp(s);
 }
 
+static void set_or_clear(struct loop_timer *timer, unsigned int milliseconds)
+{
+	if (milliseconds)
+		loop_timer_set(timer, milliseconds);
+	else
+		loop_timer_clear(timer);
+}
+
 static void set_timer(void *context, unsigned int milliseconds)
 {
 	struct supervisor *s = context;
 
-	if (milliseconds)
-		loop_timer_set(&s->migration_timer, milliseconds);
-	else
-		loop_timer_clear(&s->migration_timer);
+	set_or_clear(&s->migration_timer, milliseconds);
+}
+
+static void set_limit_timer(void *context, unsigned int milliseconds)
+{
+	struct supervisor *s = context;
+
+	set_or_clear(&s->limit_timer, milliseconds);
+}
+
+static void limit_timer_fired(void *context)
+{
+	struct supervisor *s = context;
+
+	migration_limit_timer(&s->migration);
 }
 
 static void timer_fired(void *context)
@@ -510,18 +587,37 @@ static void give_up(void *context, const char *reason)
 	quit_qemu(s, true);
 }
 
+/* Nothing is to be adopted before QEMU is there, or after it. */
+static char *save_record(void *context)
+{
+	struct supervisor *s = context;
+	json_t *record;
+	char *why;
+
+	if (!s->record_path || !s->qemu)
+		return NULL;
+	record = adopt_record(s->options, s->host, &s->migration, s->qemu,
+			      s->umemd ? umemd_pid(s->umemd) : 0, s->qmp_path);
+	why = record_write(s->record_path, record);
+	json_decref(record);
+	return why;
+}
+
 static const struct migration_ops migration_ops = {
 	.start_umemd = start_umemd,
 	.tell_umemd = tell_umemd,
 	.hurry_umemd = hurry_umemd,
 	.stop_umemd = stop_umemd,
+	.dismiss_umemd = dismiss_umemd,
 	.ask_qemu = ask_qemu,
 	.set_timer = set_timer,
+	.set_limit_timer = set_limit_timer,
 	.say = say,
 	.done = done,
 	.log = machine_log,
 	.give_up = give_up,
 	.now_us = wall_clock_us,
+	.save = save_record,
 };
 
 /* ---- lines from monitors ---- */
@@ -556,8 +652,9 @@ static bool has_begun(const char *text)
 static void print_parameters(struct supervisor *s, struct monitor *monitor)
 {
 	print_and_free(monitor,
-		       text_format(HMP_URGENT_CHANNELS ": %u\n" HMP_LOST_SOURCE ": %s\n",
-				   s->migration.urgent_channels,
+		       text_format(HMP_URGENT_CHANNELS ": %u\n" HMP_PAUSED_LIMIT ": %u seconds\n"
+				   HMP_LOST_SOURCE ": %s\n", s->migration.urgent_channels,
+				   s->migration.paused_limit,
 				   s->migration.poison_lost ? "poison" : "wait"));
 }
 
@@ -640,18 +737,27 @@ static void run_incoming(struct supervisor *s, struct monitor *monitor,
 	taken(monitor, "migrate_incoming", why);
 }
 
+/* It was done at once, or could not be. */
+static void obeyed(struct monitor *monitor, const char *name, char *why)
+{
+	if (why)
+		print_and_free(monitor, text_format("%s: %s\n", name, why));
+	free(why);
+	monitor_ready(monitor);
+}
+
+/* The migration that the monitor speaks of is umem's. */
+static bool is_ours(const struct supervisor *s)
+{
+	return migration_exists(&s->migration) && !s->qemus_own_migration;
+}
+
 static void run_start_postcopy(struct supervisor *s, struct monitor *monitor, const char *text,
 			       const struct hmp_command *command)
 {
-	char *why;
-
 	if (s->qemus_own_migration)
 		return pass_line(s, monitor, text, command);
-	why = migration_start_postcopy(&s->migration);
-	if (why)
-		print_and_free(monitor, text_format("migrate_start_postcopy: %s\n", why));
-	free(why);
-	monitor_ready(monitor);
+	obeyed(monitor, "migrate_start_postcopy", migration_start_postcopy(&s->migration));
 }
 
 static void run_postcopy_ram(struct supervisor *s, struct monitor *monitor, const char *text,
@@ -666,37 +772,18 @@ static void run_postcopy_ram(struct supervisor *s, struct monitor *monitor, cons
 static void run_cancel(struct supervisor *s, struct monitor *monitor, const char *text,
 		       const struct hmp_command *command)
 {
-	char *why;
-
 	if (!migration_active(&s->migration) && !s->migration.moved)
 		return pass_line(s, monitor, text, command);
-	why = command_cancel(s);
-	if (why)
-		print_and_free(monitor, text_format("migrate_cancel: %s\n", why));
-	free(why);
-	monitor_ready(monitor);
+	obeyed(monitor, "migrate_cancel", command_cancel(s));
 }
 
-static void run_give_up(struct supervisor *s, struct monitor *monitor)
+static void run_pause(struct supervisor *s, struct monitor *monitor, const char *text,
+		      const struct hmp_command *command)
 {
-	char *why = migration_give_up(&s->migration);
-
-	if (why)
-		return taken(monitor, "migrate_give_up", why);
-	monitor_ready(monitor);
-}
-
-static void run_info(struct supervisor *s, struct monitor *monitor, const char *text,
-		     const struct hmp_command *command)
-{
-	json_t *info;
-
-	if (!migration_exists(&s->migration) || s->qemus_own_migration)
-		return pass_line(s, monitor, text, command);
-	info = command_info(s);
-	print_and_free(monitor, report_text(info));
-	json_decref(info);
-	monitor_ready(monitor);
+	if (is_ours(s))
+		obeyed(monitor, "migrate_pause", migration_pause(&s->migration));
+	else
+		pass_line(s, monitor, text, command);
 }
 
 static void run_guarded(struct supervisor *s, struct monitor *monitor, const char *text,
@@ -708,6 +795,32 @@ static void run_guarded(struct supervisor *s, struct monitor *monitor, const cha
 		return pass_line(s, monitor, text, command);
 	answer(monitor, why);
 	free(why);
+}
+
+static void run_recover(struct supervisor *s, struct monitor *monitor, const char *text,
+			const struct hmp_command *command)
+{
+	struct hmp_command guarded = *command;
+
+	if (is_ours(s) && *command->error)
+		return answer(monitor, command->error);
+	if (is_ours(s))
+		return obeyed(monitor, command->word, command_recover(s, command));
+	guarded.kind = HMP_GUARDED;
+	run_guarded(s, monitor, text, &guarded);
+}
+
+static void run_info(struct supervisor *s, struct monitor *monitor, const char *text,
+		     const struct hmp_command *command)
+{
+	json_t *info;
+
+	if (!is_ours(s))
+		return pass_line(s, monitor, text, command);
+	info = command_info(s);
+	print_and_free(monitor, report_text(info));
+	json_decref(info);
+	monitor_ready(monitor);
 }
 
 /* During a switchover the capability is off as well: what stands in the way comes first. */
@@ -781,12 +894,20 @@ static void monitor_line(void *context, struct monitor *monitor, const char *tex
 	case HMP_CHANNELS:
 		migration_set_urgent_channels(&s->migration, command.channels);
 		return monitor_ready(monitor);
+	case HMP_PAUSED_LIMIT_IS:
+		migration_set_paused_limit(&s->migration, command.seconds);
+		return monitor_ready(monitor);
 	case HMP_INCOMING:
 		return run_incoming(s, monitor, &command);
 	case HMP_CANCEL:
 		return run_cancel(s, monitor, text, &command);
+	case HMP_PAUSE:
+		return run_pause(s, monitor, text, &command);
+	case HMP_RECOVER:
+		return run_recover(s, monitor, text, &command);
 	case HMP_GIVE_UP:
-		return run_give_up(s, monitor);
+		obeyed(monitor, "migrate_give_up", migration_give_up(&s->migration));
+		return;
 	case HMP_LOST_SOURCE_IS:
 		migration_set_lost_source(&s->migration, command.on);
 		return monitor_ready(monitor);
@@ -833,6 +954,27 @@ static void close_monitors(struct supervisor *s)
 
 /* ---- QMP ---- */
 
+static void write_record(struct supervisor *s)
+{
+	char *why = save_record(s);
+
+	if (why)
+		log_later(s, LOG_LEVEL_WARNING, why);
+}
+
+/* The other's umemd is alone, and knows nothing that its successor is not told. */
+static void adopt_migration(struct supervisor *s)
+{
+	char *why = s->migration.phase == PHASE_END ? NULL : adopt_end_umemd(s->adoption);
+
+	if (why)
+		log_later(s, LOG_LEVEL_WARNING, why);
+	write_record(s);
+	if (strcmp(s->record_path, s->adoption->path))
+		unlink(s->adoption->path);
+	migration_adopted(&s->migration);
+}
+
 static void qmp_is_ready(void *context, const char *error)
 {
 	struct supervisor *s = context;
@@ -844,12 +986,16 @@ static void qmp_is_ready(void *context, const char *error)
 		return quit_qemu(s, true);
 	}
 	s->qmp_ready = true;
-	if (s->options->postcopy)
+	if (s->adoption) {
+		adopt_migration(s);
+	} else if (s->options->postcopy) {
 		migration_expect(&s->migration, deferred, s->options->paused);
-	if (s->options->postcopy && !deferred) {
-		why = migration_listen(&s->migration, s->options->incoming);
-		free(why);	/* nothing else can have been started */
+		if (!deferred) {
+			why = migration_listen(&s->migration, s->options->incoming);
+			free(why);	/* nothing else can have been started */
+		}
 	}
+	write_record(s);
 	for (size_t i = 0; i < s->options->nr_monitors; i++)
 		monitor_start(s->monitors[i]);
 }
@@ -900,10 +1046,15 @@ static void watch_qmp(struct supervisor *s)
 
 /* ---- processes ---- */
 
-static void qemu_ended(struct supervisor *s, int status)
+static void forget_place(struct supervisor *s)
 {
-	char *how = child_ended(status);
+	free(s->record_path);
+	free(s->qmp_path);
+	s->record_path = s->qmp_path = NULL;
+}
 
+static void qemu_ended(struct supervisor *s, const char *how, int exit_status)
+{
 	while (qmp_receive(&s->qmp) == 1) {
 		struct pollfd pollfd = { .fd = s->qmp_fd, .events = POLLIN };
 
@@ -912,7 +1063,7 @@ static void qemu_ended(struct supervisor *s, int status)
 	}
 	s->qemu = 0;
 	s->qmp_ready = false;
-	s->qemu_status = child_exit_status(status);
+	s->qemu_status = exit_status;
 	log_event(s, 0, "QEMU-ENDED", how);
 	migration_qemu_gone(&s->migration, how);
 	loop_forget(s->qmp_fd);
@@ -922,9 +1073,24 @@ static void qemu_ended(struct supervisor *s, int status)
 	close_monitors(s);
 	if (migration_serving(&s->migration))
 		log_later(s, LOG_LEVEL_INFO,
-			  text_format("QEMU has ended, the destination still needs its memory: waiting for that; umemd (pid %d) also does it alone, if you end umem-qemu",
-				      umemd_pid(s->umemd)));
+			  text_copy("QEMU has ended, the destination still needs its memory: waiting for that; umemd also does it alone, if you end umem-qemu, but is not started again then"));
+}
+
+static void child_qemu_ended(struct supervisor *s, int status)
+{
+	char *how = child_ended(status);
+
+	qemu_ended(s, how, child_exit_status(status));
 	free(how);
+}
+
+static void adopted_qemu_ended(void *context, short revents)
+{
+	struct supervisor *s = context;
+
+	(void)revents;
+	loop_forget(s->adoption->qemu_fd);
+	qemu_ended(s, "ended", 0);	/* only its parent could know how */
 }
 
 static void reap(struct supervisor *s)
@@ -934,7 +1100,7 @@ static void reap(struct supervisor *s)
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (pid == s->qemu) {
-			qemu_ended(s, status);
+			child_qemu_ended(s, status);
 			continue;
 		}
 		for (size_t i = 0; i < UMEMDS_MAX; i++) {
@@ -994,6 +1160,40 @@ static bool uses_stdin(const struct options *options)
 	return false;
 }
 
+/* Both ends of a connection: of one that another can make again, or at least of one. */
+static int open_qmp(struct supervisor *s, int pair[2])
+{
+	char *error = NULL;
+
+	if (s->qmp_path) {
+		pair[1] = runtime_listen(s->qmp_path, true, &error);
+		pair[0] = pair[1] < 0 ? -1 : runtime_connect(s->qmp_path);
+		if (pair[0] >= 0) {
+			fcntl(pair[0], F_SETFD, FD_CLOEXEC);
+			return 0;
+		}
+		if (pair[1] >= 0)
+			close(pair[1]);
+		log_warning("nobody can adopt this QEMU: QMP at %s: %s", s->qmp_path,
+			    error ? error : strerror(-pair[0]));
+		free(error);
+		forget_place(s);
+	}
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
+		log_error("no socket pair for QMP: %s", strerror(errno));
+		return -1;
+	}
+	fcntl(pair[1], F_SETFL, 0);
+	return 0;
+}
+
+static void speak_qmp(struct supervisor *s, int fd)
+{
+	s->qmp_fd = fd;
+	qmp_init(&s->qmp, fd, &qmp_ops, s);
+	loop_watch(fd, POLLIN, qmp_io, s);
+}
+
 static int start_qemu(struct supervisor *s)
 {
 	int fds[OPTIONS_REGIONS_MAX + 1], pair[2];
@@ -1002,16 +1202,17 @@ static int start_qemu(struct supervisor *s)
 		.fds = fds,
 		.nr_fds = s->host->nr_regions + 1,
 		.no_input = uses_stdin(s->options),
+		/* What ends umem-qemu at a terminal does not end QEMU, unless that reads it. */
+		.own_session = uses_stdin(s->options),
 	};
 	pid_t pid;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
-		log_error("no socket pair for QMP: %s", strerror(errno));
+	if (open_qmp(s, pair))
 		return -1;
-	}
 	memcpy(fds, s->host->region_fds, s->host->nr_regions * sizeof(*fds));
 	fds[s->host->nr_regions] = pair[1];
-	child.argv = options_qemu_argv(s->options, s->host->qemu, s->host->region_fds, pair[1]);
+	child.argv = options_qemu_argv(s->options, s->host->qemu, s->host->region_fds, pair[1],
+				       s->qmp_path);
 	pid = child_start(&child);
 	options_free_argv(child.argv);
 	close(pair[1]);
@@ -1020,12 +1221,63 @@ static int start_qemu(struct supervisor *s)
 		close(pair[0]);
 		return -1;
 	}
-	fcntl(pair[0], F_SETFL, O_NONBLOCK);
 	s->qemu = pid;
-	s->qmp_fd = pair[0];
-	qmp_init(&s->qmp, s->qmp_fd, &qmp_ops, s);
-	loop_watch(s->qmp_fd, POLLIN, qmp_io, s);
+	speak_qmp(s, pair[0]);
 	return 0;
+}
+
+static int adopt_qemu(struct supervisor *s)
+{
+	int fd = runtime_connect(s->qmp_path);
+
+	if (fd < 0) {
+		log_error("--adopt %s: QMP of QEMU (pid %d) at %s: %s", s->options->adopt, s->qemu,
+			  s->qmp_path, strerror(-fd));
+		return -1;
+	}
+	loop_watch(s->adoption->qemu_fd, POLLIN, adopted_qemu_ended, s);
+	speak_qmp(s, fd);
+	return 0;
+}
+
+/* Where the record is to be, and QEMU to listen. */
+static void find_place(struct supervisor *s)
+{
+	char *folders[RUNTIME_FOLDERS_MAX], *error = NULL;
+	size_t nr = runtime_folders(folders);
+
+	for (size_t i = 0; i < nr; i++) {
+		if (!s->record_path) {
+			free(error);
+			error = NULL;
+			if (!runtime_make(folders[i], &error)) {
+				s->record_path = runtime_file(folders[i], getpid(), RUNTIME_RECORD);
+				s->qmp_path = runtime_file(folders[i], getpid(), RUNTIME_QMP);
+			}
+		}
+		free(folders[i]);
+	}
+	if (!s->record_path)
+		log_warning("nobody can adopt this QEMU: %s", error);
+	free(error);
+}
+
+/* Beside the other's, which is QEMU's place for good. */
+static char *take_place(struct supervisor *s)
+{
+	const char *qmp = json_string_value(json_object_get(s->adoption->record, "qmp"));
+	char *folder = text_copy(s->adoption->path);
+	char *why;
+
+	s->qemu = process_pid(json_object_get(s->adoption->record, "qemu"));
+	s->qmp_path = text_copy(qmp ? qmp : "");
+	*strrchr(folder, '/') = '\0';
+	s->record_path = runtime_file(folder, getpid(), RUNTIME_RECORD);
+	free(folder);
+	why = saved_decode(&s->migration, json_object_get(s->adoption->record, "migration"));
+	if (why)
+		log_error("--adopt %s: %s", s->options->adopt, why);
+	return why;
 }
 
 static bool umemds_left(const struct supervisor *s)
@@ -1037,13 +1289,43 @@ static bool umemds_left(const struct supervisor *s)
 	return false;
 }
 
-int supervisor_run(const struct options *options, const struct host *host)
+/* QEMU has ended, or never was: there is nothing to adopt. */
+static void leave_place(struct supervisor *s)
+{
+	if (s->record_path)
+		unlink(s->record_path);
+	if (s->qmp_path)
+		unlink(s->qmp_path);
+	forget_place(s);
+}
+
+/* Our child, or one to adopt. Return: 0, or -1: that was told. */
+static int begin(struct supervisor *s)
+{
+	char *why;
+
+	if (!s->adoption) {
+		find_place(s);
+		return start_qemu(s);
+	}
+	why = take_place(s);
+	if (!why)
+		return adopt_qemu(s);
+	free(why);
+	return -1;
+}
+
+int supervisor_run(const struct options *options, const struct host *host,
+		   const struct adoption *adoption)
 {
 	struct supervisor s = {
 		.options = options,
 		.host = host,
+		.adoption = adoption,
 		.stream_fd = -1,
+		.listener = { .fd = -1 },
 		.migration_timer = { .fn = timer_fired, .context = &s },
+		.limit_timer = { .fn = limit_timer_fired, .context = &s },
 		.quit_timer = { .fn = signal_qemu, .context = &s },
 	};
 
@@ -1055,12 +1337,17 @@ int supervisor_run(const struct options *options, const struct host *host)
 	if (options->foreign_monitor)
 		log_warning("-monitor %s is QEMU's own: it does not know umem's migrate; stdio and unix: do",
 			    options->foreign_monitor);
-	if (catch_signals(&s) || open_monitors(&s) || open_control(&s) || start_qemu(&s)) {
+	if (catch_signals(&s) || open_monitors(&s) || open_control(&s) || begin(&s)) {
 		close_monitors(&s);
 		control_close(s.control);
+		if (adoption)
+			forget_place(&s);
+		else
+			leave_place(&s);
+		migration_destroy(&s.migration);
 		return 1;
 	}
-	while (!s.leave && (s.qemu || umemds_left(&s)))
+	while (!s.leave && (s.qemu || umemds_left(&s) || migration_serving(&s.migration)))
 		loop_once();
 
 	while (s.lines)
@@ -1068,5 +1355,7 @@ int supervisor_run(const struct options *options, const struct host *host)
 	control_close(s.control);
 	migration_destroy(&s.migration);
 	close_stream(&s);
+	socket_unlisten(&s.listener);
+	leave_place(&s);
 	return s.gave_up ? 1 : s.qemu_status;
 }

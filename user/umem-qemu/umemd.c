@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -47,7 +48,7 @@ char **umemd_argv(const struct umemd_setup *setup, int control_fd, int state_fd)
 	argv[nr++] = text_copy("umemd");
 	argv[nr++] = text_copy(source ? "source" : "destination");
 	argv[nr++] = text_format("--control-fd=%d", control_fd);
-	argv[nr++] = text_format("--state-fd=%d", state_fd);
+	argv[nr++] = text_format("--%s=%d", setup->session ? "resume" : "state-fd", state_fd);
 	argv[nr++] = text_format("--uri=%s", setup->uri);
 	for (size_t i = 0; i < setup->nr_regions; i++)
 		argv[nr++] = text_format("--region=%s:%d:%llu", setup->regions[i].name,
@@ -58,7 +59,7 @@ char **umemd_argv(const struct umemd_setup *setup, int control_fd, int state_fd)
 	if (source) {
 		argv[nr++] = text_format("--forward=%u", setup->command->forward);
 		argv[nr++] = text_format("--backward=%u", setup->command->backward);
-		if (setup->command->precopy)
+		if (setup->command->precopy && !setup->session)
 			argv[nr++] = text_copy("--precopy");
 		if (setup->command->no_push)
 			argv[nr++] = text_copy("--no-push");
@@ -66,8 +67,11 @@ char **umemd_argv(const struct umemd_setup *setup, int control_fd, int state_fd)
 			argv[nr++] = text_copy("--follow");
 		if (setup->command->compress)
 			argv[nr++] = text_copy("--compress=zstd");
-	} else if (setup->touch) {
-		argv[nr++] = text_copy("--touch");
+	} else {
+		if (setup->listener >= 0)
+			argv[nr++] = text_format("--listen-fd=%d", setup->listener);
+		if (setup->touch)
+			argv[nr++] = text_copy("--touch");
 	}
 	return argv;
 }
@@ -161,7 +165,7 @@ static int check_descriptor(const struct umemd_setup *setup, int fd, char **erro
 static pid_t start_process(const struct umemd_setup *setup, int control_fd, int state_fd,
 			   int uri_fd)
 {
-	int *fds = memory_or_exit(calloc(setup->nr_regions + 3, sizeof(*fds)));
+	int *fds = memory_or_exit(calloc(setup->nr_regions + 4, sizeof(*fds)));
 	struct child_setup child = {
 		.path = setup->path,
 		.argv = umemd_argv(setup, control_fd, state_fd),
@@ -170,7 +174,8 @@ static pid_t start_process(const struct umemd_setup *setup, int control_fd, int 
 		.no_input = true,
 		.own_session = true,
 		/* A guest that still runs here goes before its pages. */
-		.nice = setup->command && setup->command->precopy ? 0 : UMEMD_NICE,
+		.nice = setup->command && setup->command->precopy && !setup->session ? 0 :
+			UMEMD_NICE,
 	};
 	pid_t pid;
 
@@ -180,10 +185,21 @@ static pid_t start_process(const struct umemd_setup *setup, int control_fd, int 
 	fds[setup->nr_regions + 1] = state_fd;
 	if (uri_fd >= 0)
 		fds[child.nr_fds++] = uri_fd;
+	if (setup->role == MIGRATION_DESTINATION && setup->listener >= 0)
+		fds[child.nr_fds++] = setup->listener;
 	pid = child_start(&child);
 	options_free_argv(child.argv);
 	free(fds);
 	return pid;
+}
+
+/* It is a secret: neither the command line nor a file has it. There is room in the socket. */
+static int give_session(json_t *session, int fd)
+{
+	if (json_dumpfd(session, fd, JSON_COMPACT))
+		log_warning("umemd is not told of its session: %s", strerror(errno));
+	close(fd);
+	return -1;
 }
 
 struct umemd *umemd_start(const struct umemd_setup *setup, const struct umemd_ops *ops,
@@ -229,7 +245,7 @@ struct umemd *umemd_start(const struct umemd_setup *setup, const struct umemd_op
 	};
 	jsonl_init(&umemd->control, umemd->fd, LINE_MAX_BYTES, UNSENT_MAX);
 	loop_watch(umemd->fd, POLLIN, control_event, umemd);
-	*stream_fd = stream[0];
+	*stream_fd = setup->session ? give_session(setup->session, stream[0]) : stream[0];
 	return umemd;
 }
 
@@ -265,7 +281,7 @@ void umemd_reaped(struct umemd *umemd, int status)
 
 	while (jsonl_receive(&umemd->control) == 1)
 		receive(umemd);
-	umemd->ops->gone(umemd->context, umemd, how);
+	umemd->ops->gone(umemd->context, umemd, how, WIFEXITED(status) && !WEXITSTATUS(status));
 	free(how);
 	loop_timer_clear(&umemd->patience);
 	loop_forget(umemd->fd);

@@ -23,6 +23,8 @@
  * @command: MIGRATION_SOURCE: pre-copy, prefault, push and compression
  * @tls: what tls_check() found good; NULL: without TLS
  * @touch: MIGRATION_DESTINATION: touch pages after publishing
+ * @listener: MIGRATION_DESTINATION: a socket that listens at @uri, -1 for other ways
+ * @session: what it is to go on with, see umemd/ticket.h; NULL: a new one
  * @regions: guest memory
  * @region_fds: a descriptor of each
  * @nr_regions: how many
@@ -35,6 +37,8 @@ struct umemd_setup {
 	const struct hmp_command *command;
 	json_t *tls;
 	bool touch;
+	int listener;
+	json_t *session;
 	const struct region_option *regions;
 	const int *region_fds;
 	size_t nr_regions;
@@ -42,6 +46,7 @@ struct umemd_setup {
 
 /**
  * umemd_argv - the command line
+ * @state_fd: the device state; @session if there is one
  *
  * Return: a NULL-terminated array, to be freed by options_free_argv().
  */
@@ -51,13 +56,14 @@ struct umemd;
 
 struct umemd_ops {
 	void (*event)(void *context, struct umemd *umemd, json_t *event);
-	/* @how in words; @umemd is freed after this */
-	void (*gone)(void *context, struct umemd *umemd, const char *how);
+	/* @how in words; @clean: with status 0; @umemd is freed after this */
+	void (*gone)(void *context, struct umemd *umemd, const char *how, bool clean);
 };
 
 /**
  * umemd_start - start one
- * @stream_fd: set to the end of the device state stream that is for QEMU; the caller's
+ * @stream_fd: set to the end of the device state stream that is for QEMU; the caller's.
+ *	-1 if there is a session to go on with: QEMU has its state
  * @error: set to a sentence, the caller's, on failure
  */
 struct umemd *umemd_start(const struct umemd_setup *setup, const struct umemd_ops *ops,

@@ -92,7 +92,7 @@ static void look_in(struct guests *guests, const char *folder)
 	struct dirent *entry;
 
 	while (dir && (entry = readdir(dir))) {
-		pid_t pid = runtime_socket_pid(entry->d_name);
+		pid_t pid = runtime_file_pid(entry->d_name, RUNTIME_SOCKET);
 		char *path;
 
 		if (!pid)

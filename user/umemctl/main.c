@@ -95,8 +95,8 @@ static int print_info(struct client *client, const struct options *options)
 	return EXIT_DONE;
 }
 
-/* @done: what is said when it was taken; NULL: nothing */
-static int order(struct client *client, json_t *command, const char *done)
+/* @command: taken over; @done: what is said when it was taken; NULL: nothing */
+static int order_with(struct client *client, json_t *command, const char *done)
 {
 	char *error;
 	json_t *reply = client_ask(client, command, &error);
@@ -109,31 +109,33 @@ static int order(struct client *client, json_t *command, const char *done)
 	return EXIT_DONE;
 }
 
+static int order(struct client *client, const char *command, const char *done)
+{
+	return order_with(client, json_pack("{s:s}", "cmd", command), done);
+}
+
 static int start_postcopy(struct client *client, const struct options *options)
 {
 	(void)options;
-	return order(client, json_pack("{s:s}", "cmd", "start-postcopy"),
-		     "migrate: the guest moves now");
+	return order(client, "start-postcopy", "migrate: the guest moves now");
 }
 
 static int cancel(struct client *client, const struct options *options)
 {
 	(void)options;
-	return order(client, json_pack("{s:s}", "cmd", "cancel"),
-		     "migrate: cancelled, the guest stays");
+	return order(client, "cancel", "migrate: cancelled, the guest stays");
 }
 
 static int give_up(struct client *client, const struct options *options)
 {
 	(void)options;
-	return order(client, json_pack("{s:s}", "cmd", "give-up"),
-		     "migrate: the source is given up, see umemctl gone");
+	return order(client, "give-up", "migrate: the source is given up, see umemctl gone");
 }
 
 static int set(struct client *client, const struct options *options)
 {
-	return order(client, json_pack("{s:s,s:s}", "cmd", "set", "lost_source", options->value),
-		     NULL);
+	return order_with(client, json_pack("{s:s,s:s}", "cmd", "set", "lost_source",
+					    options->value), NULL);
 }
 
 /* Prints ranges from @from on. Return: how many there were, -1: failure. */
@@ -170,6 +172,27 @@ static int gone(struct client *client, const struct options *options)
 	while ((nr = print_gone(client, from)) > 0)
 		from += nr;
 	return nr < 0 ? EXIT_FAILED : EXIT_DONE;
+}
+
+static int restart_pager(struct client *client, const struct options *options)
+{
+	(void)options;
+	return order(client, "restart-pager", "pager: another umemd goes on");
+}
+
+static int pause_migration(struct client *client, const struct options *options)
+{
+	(void)options;
+	return order(client, "pause", "migrate: paused until umemctl recover");
+}
+
+static int recover(struct client *client, const struct options *options)
+{
+	json_t *command = json_pack("{s:s}", "cmd", "recover");
+
+	if (options->uri)
+		json_object_set_new(command, "uri", jsonl_string(options->uri));
+	return order_with(client, command, "migrate: goes on, see umemctl info");
 }
 
 static json_t *migrate_command(const struct options *options)
@@ -254,6 +277,12 @@ static int run(const struct options *options)
 		return with_guest(options, start_postcopy);
 	case CTL_CANCEL:
 		return with_guest(options, cancel);
+	case CTL_PAUSE:
+		return with_guest(options, pause_migration);
+	case CTL_RECOVER:
+		return with_guest(options, recover);
+	case CTL_RESTART_PAGER:
+		return with_guest(options, restart_pager);
 	case CTL_GIVE_UP:
 		return with_guest(options, give_up);
 	case CTL_GONE:

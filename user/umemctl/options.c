@@ -36,6 +36,12 @@ static const struct subcommand {
 	  "no more pre-copy: the guest moves now, whatever is left" },
 	{ "cancel", CTL_CANCEL, "g", 0, "cancel [--guest GUEST]",
 	  "before the hand-over: give the migration up, the guest stays" },
+	{ "pause", CTL_PAUSE, "g", 0, "pause [--guest GUEST]",
+	  "after the hand-over: nothing is sent or brought until recover" },
+	{ "recover", CTL_RECOVER, "g", 1, "recover [--guest GUEST] [URI]",
+	  "paused: connect, or listen, again; from now on at URI if it is given" },
+	{ "pager", CTL_RESTART_PAGER, "g", 1, "pager restart [--guest GUEST]",
+	  "put the umemd that is installed now in the place of the one that runs" },
 	{ "give-up", CTL_GIVE_UP, "g", 0, "give-up [--guest GUEST]",
 	  "where the guest has come to: its source is lost, poison the pages that are missing" },
 	{ "gone", CTL_GONE, "g", 0, "gone [--guest GUEST]",
@@ -147,22 +153,29 @@ static int take_pages(const char *what, const char *text, int64_t *pages, char *
 	return 0;
 }
 
-static int take_migrate(struct options *options, int nr, char **arguments, char **error)
+static int take_uri(struct options *options, const char *name, const char *text, char **error)
 {
 	char why[URI_ERROR_MAX];
 	struct uri uri;
-	int err = 0;
+
+	if (uri_parse(&uri, text, why, sizeof(why)))
+		return refuse(error, "%s: %s", name, why);
+	if (!uri_names_peer(&uri))
+		return refuse(error, "%s: URI is \"%s\", wanted " URI_WANTED, name, text);
+	options->uri = text;
+	return 0;
+}
+
+static int take_migrate(struct options *options, int nr, char **arguments, char **error)
+{
+	int err;
 
 	if (options->no_push && !options->at_once)
 		return refuse(error, "migrate: -n was given without -p, wanted migrate -p -n URI: pre-copy sends what nobody asked for");
 	if (!nr)
 		return refuse(error, "migrate: there is no URI, wanted " URI_WANTED);
-	if (uri_parse(&uri, arguments[0], why, sizeof(why)))
-		return refuse(error, "migrate: %s", why);
-	if (!uri_names_peer(&uri))
-		return refuse(error, "migrate: URI is \"%s\", wanted " URI_WANTED, arguments[0]);
-	options->uri = arguments[0];
-	if (nr > 1)
+	err = take_uri(options, "migrate", arguments[0], error);
+	if (!err && nr > 1)
 		err = take_pages("FORWARD", arguments[1], &options->forward, error);
 	if (!err && nr > 2)
 		err = take_pages("BACKWARD", arguments[2], &options->backward, error);
@@ -197,6 +210,12 @@ static int parse_subcommand(struct options *options, const struct subcommand *su
 			      subcommand->arguments);
 	if (subcommand->command == CTL_MIGRATE)
 		return take_migrate(options, argc - optind, argv + optind, error);
+	if (subcommand->command == CTL_RECOVER && argc > optind)
+		return take_uri(options, "recover", argv[optind], error);
+	if (subcommand->command == CTL_RESTART_PAGER &&
+	    (argc == optind || strcmp(argv[optind], "restart")))
+		return refuse(error, "pager: \"%s\" is what to do, wanted restart",
+			      argc == optind ? "" : argv[optind]);
 	if (subcommand->command == CTL_SET)
 		return take_set(options, argc - optind, argv + optind, error);
 	return 0;

@@ -11,6 +11,9 @@ enum ctl_command {
 	CTL_MIGRATE,
 	CTL_START_POSTCOPY,
 	CTL_CANCEL,
+	CTL_PAUSE,
+	CTL_RECOVER,
+	CTL_RESTART_PAGER,
 	CTL_GIVE_UP,
 	CTL_GONE,
 	CTL_SET,
@@ -27,7 +30,7 @@ enum ctl_command {
  * @no_push: migrate: -n
  * @follow: migrate: -m
  * @detach: migrate: -d
- * @uri: migrate
+ * @uri: migrate, recover; NULL: there is none
  * @value: set: of lost-source
  * @forward: migrate: pages, -1: not given
  * @backward: migrate: pages, -1: not given

@@ -160,11 +160,11 @@ static void over(void *owner, const char *why)
 		start_over(destination, why);
 }
 
-static const char *paused(void *owner, enum session_state before)
+static const char *paused(void *owner)
 {
 	const struct destination *destination = owner;
 
-	if (destination->side.session.state != SESSION_PAUSED || before == SESSION_PAUSED)
+	if (destination->side.session.state != SESSION_PAUSED)
 		return NULL;
 	return destination->side.stream ? "the source cannot connect again" :
 					  "waiting for the source to connect again";
@@ -298,11 +298,18 @@ static void close_pagers(struct destination *destination)
 	}
 }
 
+/* While it is paused the guest may discard what is left. */
+static bool may_complete(const struct session *session)
+{
+	return session->state == SESSION_RUNNING ||
+	       (session->state == SESSION_PAUSED && session->gone);
+}
+
 static void check_complete(struct destination *destination)
 {
 	char error[CODEC_ERROR_MAX];
 
-	if (destination->side.done || destination->side.session.state != SESSION_RUNNING)
+	if (destination->side.done || !may_complete(&destination->side.session))
 		return;
 	for (uint32_t i = 0; i < destination->nr_regions; i++) {
 		if (destination->regions[i].nr_present < destination->regions[i].pages)
@@ -325,9 +332,10 @@ static void check_complete(struct destination *destination)
 	session_event(&destination->side.session, EVENT_COMPLETE, error);
 	close_pagers(destination);
 	side_progress(&destination->side);
-	launcher_state(&destination->side.launcher, "end");
 	destination->deadline_ns = now_ns() + END_NS;
-	side_say(&destination->side, FRAME_END, 0);
+	if (side_control(&destination->side))
+		side_say(&destination->side, FRAME_END, 0);
+	launcher_state(&destination->side.launcher, "end");
 }
 
 /* Faults. */
@@ -1079,6 +1087,14 @@ static bool prepare_decompression(struct destination *destination)
 	return destination->decompressor && destination->unpacked;
 }
 
+static void number_regions(struct destination *destination, const uint32_t *index)
+{
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		destination->by_number[i] = index[i];
+		destination->regions[index[i]].number = i;
+	}
+}
+
 static void take_hello(struct destination *destination, struct stranger *stranger,
 		       struct hello *hello)
 {
@@ -1119,10 +1135,7 @@ static void take_hello(struct destination *destination, struct stranger *strange
 		return;
 	}
 
-	for (uint32_t i = 0; i < hello->nr_regions; i++) {
-		destination->by_number[i] = index[i];
-		destination->regions[index[i]].number = i;
-	}
+	number_regions(destination, index);
 	ack.features &= hello->features;
 	if (ack.features & FEATURE_ZSTD && !prepare_decompression(destination))
 		ack.features &= ~FEATURE_ZSTD;
@@ -1132,6 +1145,7 @@ static void take_hello(struct destination *destination, struct stranger *strange
 	}
 	destination->side.features = ack.features;
 	memcpy(destination->side.session_id, hello->session, SESSION_SIZE);
+	side_tell_session(&destination->side, index);
 	destination->deadline_ns = now_ns() + HANDSHAKE_NS;
 	session_frame(&destination->side.session, CHANNEL_CONTROL, &channel->frame, error);
 	adopt(destination, stranger, CHANNEL_CONTROL, 0);
@@ -1212,6 +1226,7 @@ static void take_resume(struct destination *destination, struct stranger *strang
 		side_say(&destination->side, FRAME_END, 0);
 		return;
 	}
+	launcher_state(&destination->side.launcher, "recover");
 	destination->resume_region = 0;
 	destination->resume_word = 0;
 	destination->deadline_ns = now_ns() + HANDSHAKE_NS;
@@ -1492,6 +1507,29 @@ static int start_errands(struct destination *destination, char *error)
 	return errands_start(&destination->errands, &setup, error);
 }
 
+/* QEMU has its state: what is present is the kernel's to tell. */
+static int go_on(struct destination *destination, char *error)
+{
+	uint32_t index[REGIONS_MAX];
+	bool run;
+	int err = side_go_on(&destination->side, index, &run, error);
+
+	if (err)
+		return err;
+	number_regions(destination, index);
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		if (!reload_present(destination, &destination->regions[i]))
+			return -EIO;
+	}
+	if (destination->side.features & FEATURE_ZSTD && !prepare_decompression(destination)) {
+		snprintf(error, CODEC_ERROR_MAX, "no memory to decompress pages with");
+		return -ENOMEM;
+	}
+	destination->prepare_region = destination->nr_regions;
+	destination->early_over = destination->discards_over = true;
+	return 0;
+}
+
 static int prepare(struct destination *destination, char *error)
 {
 	const struct options *options = destination->side.options;
@@ -1508,10 +1546,14 @@ static int prepare(struct destination *destination, char *error)
 		snprintf(error, CODEC_ERROR_MAX, "out of memory");
 		return -ENOMEM;
 	}
-	err = side_open_state(&destination->side, state_ready, error);
+	err = options->resume_fd < 0 ? side_open_state(&destination->side, state_ready, error) :
+				       go_on(destination, error);
 	if (err)
 		return err;
-	if (!streams)
+	strcpy(actual, options->uri_text);
+	if (options->listen_fd >= 0)
+		err = strangers_take_listener(&destination->strangers, options->listen_fd, error);
+	else if (!streams)
 		err = strangers_listen(&destination->strangers, &options->uri, actual, error);
 	if (!err)
 		err = start_errands(destination, error);
@@ -1519,7 +1561,6 @@ static int prepare(struct destination *destination, char *error)
 	if (!err)
 		err = side_load_credentials(&destination->side, error);
 	if (!err && streams) {
-		strcpy(actual, options->uri_text);
 		destination->side.stream = stream_open(&destination->side.loop, &options->uri,
 						       destination->side.credentials,
 						       stream_opened, destination, error);
@@ -1532,6 +1573,10 @@ static int prepare(struct destination *destination, char *error)
 	destination->strangers.credentials = side_channel_credentials(&destination->side);
 	launcher_send(&destination->side.launcher,
 		      json_pack("{s:s,s:s}", "event", "listening", "uri", actual));
+	if (options->resume_fd >= 0) {
+		check_complete(destination);
+		side_lost(&destination->side, "this umemd goes on with the session of another");
+	}
 	return 0;
 }
 

@@ -11,13 +11,15 @@
 
 static int close_others(const struct options *options)
 {
-	int keep[REGIONS_MAX + 3];
+	int keep[REGIONS_MAX + 5];
 	size_t nr = 0;
 
 	for (uint32_t i = 0; i < options->nr_regions; i++)
 		keep[nr++] = options->region_fds[i];
 	keep[nr++] = options->control_fd;
 	keep[nr++] = options->state_fd;
+	keep[nr++] = options->resume_fd;
+	keep[nr++] = options->listen_fd;
 	if (options->uri.kind == URI_FD)
 		keep[nr++] = options->uri.fd;
 	return sandbox_close_others(keep, nr);

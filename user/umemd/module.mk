@@ -5,12 +5,13 @@ umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c ume
 	umemd/blocktime.c umemd/damage.c umemd/pacer.c umemd/window.c umemd/precopy.c \
 	umemd/tracker.c umemd/compress.c umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c \
 	umemd/socket.c umemd/strangers.c umemd/mux.c umemd/sandbox.c umemd/errands.c \
-	umemd/credentials.c umemd/tls.c umemd/stream.c umemd/launcher.c $(common-src)
+	umemd/credentials.c umemd/tls.c umemd/stream.c umemd/launcher.c umemd/ticket.c \
+	$(common-src)
 umemd-libs := $(shell $(PKG_CONFIG) --libs libseccomp libcap-ng)
 
 umemd-tests := codec scheduler session histogram pending damage blocktime progress pacer window \
 	precopy compress touch options channel socket strangers mux stream credentials tls sandbox \
-	errands
+	errands ticket
 
 # TLS, and for its tests what fills folders of credentials
 tls-parts := umemd/tls.c umemd/credentials.c umemd/codec.c umemd/tests/folder.c
@@ -42,6 +43,7 @@ umemd-test_errands-src   := umemd/errands.c umemd/sandbox.c umemd/touch.c umemd/
 umemd-test_channel-src   := umemd/channel.c umemd/loop.c $(tls-parts)
 umemd-test_credentials-src := umemd/credentials.c umemd/codec.c umemd/tests/folder.c
 umemd-test_tls-src       := $(tls-parts)
+umemd-test_ticket-src    := umemd/ticket.c umemd/codec.c
 
 # Both roles in one host that has /dev/umem: loopback path/of/umemd
 vm-programs  += umemd/tests/loopback.c

@@ -28,6 +28,8 @@ const char options_help[] =
 "  --uri=URI               where to connect to, or to listen:\n"
 "                          " URI_WANTED "\n"
 "  --region=NAME:FD:LENGTH a region of the guest; once for each\n"
+"  --resume=N              go on with the session of a umemd that has ended: read from\n"
+"                          there what it told of it, in place of --state-fd\n"
 "  --tls-x509=FOLDER       encrypt all of it, with the certificates in there; files\n"
 "                          and checks are those of QEMU's tls-creds-x509\n"
 "  --tls-psk=FOLDER        encrypt all of it, with the keys in FOLDER/keys.psk\n"
@@ -54,6 +56,7 @@ const char options_help[] =
 "  --connect-timeout=N     seconds to wait for the destination (10)\n"
 "\n"
 "destination only:\n"
+"  --listen-fd=N           a socket that listens already at URI\n"
 "  --no-prealloc           do not take the memory before the guest moves\n"
 "  --touch                 touch each page, once it is there, in the other children\n"
 "                          of the launcher that map it when this one is started, so\n"
@@ -67,6 +70,7 @@ enum option_key {
 	KEY_VERBOSE,
 	KEY_CONTROL_FD,
 	KEY_STATE_FD,
+	KEY_RESUME,
 	KEY_URI,
 	KEY_REGION,
 	KEY_TLS_X509,
@@ -84,6 +88,7 @@ enum option_key {
 	KEY_TLS_HOSTNAME,
 	KEY_TLS_USERNAME,
 	KEY_CONNECT_TIMEOUT,
+	KEY_LISTEN_FD,
 	KEY_NO_PREALLOC,
 	KEY_TOUCH,
 };
@@ -94,6 +99,7 @@ static const struct option long_options[] = {
 	{ "verbose", no_argument, NULL, KEY_VERBOSE },
 	{ "control-fd", required_argument, NULL, KEY_CONTROL_FD },
 	{ "state-fd", required_argument, NULL, KEY_STATE_FD },
+	{ "resume", required_argument, NULL, KEY_RESUME },
 	{ "uri", required_argument, NULL, KEY_URI },
 	{ "region", required_argument, NULL, KEY_REGION },
 	{ "tls-x509", required_argument, NULL, KEY_TLS_X509 },
@@ -111,6 +117,7 @@ static const struct option long_options[] = {
 	{ "compress", required_argument, NULL, KEY_COMPRESS },
 	{ "no-checksum", no_argument, NULL, KEY_NO_CHECKSUM },
 	{ "connect-timeout", required_argument, NULL, KEY_CONNECT_TIMEOUT },
+	{ "listen-fd", required_argument, NULL, KEY_LISTEN_FD },
 	{ "no-prealloc", no_argument, NULL, KEY_NO_PREALLOC },
 	{ "touch", no_argument, NULL, KEY_TOUCH },
 	{ NULL, 0, NULL, 0 },
@@ -221,7 +228,7 @@ static enum options_result take(struct options *options, enum option_key key, co
 
 	if (key >= KEY_FORWARD && key <= KEY_CONNECT_TIMEOUT && options->role != ROLE_SOURCE)
 		return misuse(error, "--%s is for the source only", name);
-	if (key >= KEY_NO_PREALLOC && options->role != ROLE_DESTINATION)
+	if (key >= KEY_LISTEN_FD && options->role != ROLE_DESTINATION)
 		return misuse(error, "--%s is for the destination only", name);
 
 	switch (key) {
@@ -239,6 +246,10 @@ static enum options_result take(struct options *options, enum option_key key, co
 	case KEY_STATE_FD:
 		result = take_number(name, text, 0, INT_MAX, &value, error);
 		options->state_fd = (int)value;
+		break;
+	case KEY_RESUME:
+		result = take_number(name, text, 0, INT_MAX, &value, error);
+		options->resume_fd = (int)value;
 		break;
 	case KEY_URI:
 		return take_uri(options, text, error);
@@ -287,6 +298,10 @@ static enum options_result take(struct options *options, enum option_key key, co
 		result = take_number(name, text, 1, 3600, &value, error);
 		options->connect_timeout = (unsigned int)value;
 		break;
+	case KEY_LISTEN_FD:
+		result = take_number(name, text, 0, INT_MAX, &value, error);
+		options->listen_fd = (int)value;
+		break;
 	case KEY_NO_PREALLOC:
 		options->preallocate = false;
 		break;
@@ -314,8 +329,12 @@ static enum options_result check_complete(const struct options *options, char *e
 {
 	if (options->control_fd < 0)
 		return misuse(error, "--control-fd is missing");
-	if (options->state_fd < 0)
+	if (options->state_fd < 0 && options->resume_fd < 0)
 		return misuse(error, "--state-fd is missing");
+	if (options->state_fd >= 0 && options->resume_fd >= 0)
+		return misuse(error, "--resume and --state-fd are both there, wanted one: what goes on has its device state");
+	if (options->resume_fd >= 0 && options->precopy)
+		return misuse(error, "--resume and --precopy are both there: what goes on has left pre-copy behind");
 	if (!options->uri_text[0])
 		return misuse(error, "--uri is missing");
 	if (!options->nr_regions)
@@ -332,6 +351,7 @@ enum options_result options_parse(struct options *options, int argc, char **argv
 
 	memset(options, 0, sizeof(*options));
 	options->control_fd = options->state_fd = -1;
+	options->resume_fd = options->listen_fd = -1;
 	options->policy.push = true;
 	options->checksum = true;
 	options->preallocate = true;

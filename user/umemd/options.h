@@ -18,6 +18,8 @@ struct options {
 	enum session_role role;
 	int control_fd;
 	int state_fd;
+	int resume_fd;		/* what an earlier umemd knew of the session; -1: a new one */
+	int listen_fd;		/* destination: listens already; -1: nobody does */
 	struct uri uri;
 	char uri_text[URI_TEXT_MAX];
 	struct credentials_setup tls;	/* its strings are those of the command line */

@@ -98,13 +98,20 @@ static const struct event_row event_rows[2][SESSION_EVENTS] = {
 	[ROLE_DESTINATION] = {
 		[EVENT_PREPARED] = { IN(PREPARE), SESSION_ADVISE },
 		[EVENT_READY] = { IN(LISTEN), SESSION_READY },
-		[EVENT_COMPLETE] = { IN(RUNNING), SESSION_END },
+		/* The guest may discard what is left while nobody is connected. */
+		[EVENT_COMPLETE] = { IN(RUNNING) | IN(PAUSED), SESSION_END },
 	},
 };
 
 void session_init(struct session *session, enum session_role role)
 {
 	*session = (struct session){ .role = role, .state = SESSION_NONE };
+}
+
+void session_go_on(struct session *session, bool gone)
+{
+	session->state = SESSION_PAUSED;
+	session->gone = gone;
 }
 
 const char *session_state_name(enum session_state state)

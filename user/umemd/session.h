@@ -52,6 +52,12 @@ struct session {
 };
 
 void session_init(struct session *session, enum session_role role);
+
+/**
+ * session_go_on - this session was begun by a umemd that has ended
+ * @gone: GO was said or heard; else, at the destination, it may have been
+ */
+void session_go_on(struct session *session, bool gone);
 const char *session_state_name(enum session_state state);
 
 /**

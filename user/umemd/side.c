@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -75,6 +76,7 @@ static void say_paused(struct side *side, const char *why, const char *next)
 {
 	char text[sizeof(side->lost_why) + 128];
 
+	side->paused_told = true;
 	snprintf(text, sizeof(text), "%s; %s", why, next);
 	log_warning("%s", text);
 	launcher_send(&side->launcher, json_pack("{s:s,s:s,s:s}", "event", "state",
@@ -99,8 +101,9 @@ void side_lost(struct side *side, const char *format, ...)
 		return;
 	}
 	side_close_channels(side);
-	next = side->role->paused(side->owner, before);
-	if (next)
+	next = side->role->paused(side->owner);
+	/* Of several attempts to connect the first is told. */
+	if (next && (before != SESSION_PAUSED || !side->paused_told))
 		say_paused(side, text, next);
 	else
 		log_debug("%s", text);
@@ -186,6 +189,48 @@ bool side_say(struct side *side, enum frame_type type, uint16_t flags)
 	struct channel *control = side_control(side);
 
 	return side_sent(side, control, channel_say(control, type, flags));
+}
+
+void side_tell_session(struct side *side, const uint32_t *index)
+{
+	const struct options *options = side->options;
+	struct ticket *ticket = calloc(1, sizeof(*ticket));
+
+	if (!ticket) {
+		side_fail(side, "out of memory");
+		return;
+	}
+	memcpy(ticket->session, side->session_id, SESSION_SIZE);
+	ticket->features = side->features;
+	ticket->nr_regions = options->nr_regions;
+	for (uint32_t i = 0; i < options->nr_regions; i++)
+		strcpy(ticket->names[i], options->regions[index ? index[i] : i].name);
+	launcher_send(&side->launcher, json_pack("{s:s, s:o}", "event", "session",
+						 "session", ticket_encode(ticket)));
+	free(ticket);
+}
+
+int side_go_on(struct side *side, uint32_t *index, bool *run, char *error)
+{
+	const struct options *options = side->options;
+	struct ticket *ticket = calloc(1, sizeof(*ticket));
+	int err = -ENOMEM;
+
+	if (!ticket)
+		wrong(error, "out of memory");
+	else
+		err = ticket_read(ticket, options->resume_fd, error);
+	if (!err)
+		err = ticket_match(ticket, options->regions, options->nr_regions, index, error);
+	if (!err) {
+		memcpy(side->session_id, ticket->session, SESSION_SIZE);
+		side->features = ticket->features;
+		session_go_on(&side->session, ticket->gone);
+		progress_start(&side->progress, now_ns());
+		*run = ticket->run;
+	}
+	free(ticket);
+	return err;
 }
 
 void side_progress(struct side *side)
@@ -344,8 +389,16 @@ static void command(void *owner, const char *name, json_t *object)
 {
 	struct side *side = owner;
 
-	if (!side->done)
+	if (side->done)
+		return;
+	if (strcmp(name, "stop")) {
 		side->role->command(side->owner, name, object);
+	} else if (!side->session.gone) {
+		log_warning("command stop before GO: wanted cancel, or fail");
+	} else {	/* another goes on with the session */
+		side_progress(side);
+		side_finish(side, 0);
+	}
 }
 
 static void launcher_lost(void *owner)

@@ -17,6 +17,7 @@
 #include "umemd/progress.h"
 #include "umemd/session.h"
 #include "umemd/stream.h"
+#include "umemd/ticket.h"
 
 #define SIDE_KINDS	3	/* of channels */
 #define SIDE_NAME_MAX	(URI_TEXT_MAX + CHANNEL_PEER_MAX)
@@ -34,7 +35,7 @@
  * @connected: a channel that was connecting is now, or failed; may be NULL
  * @take: a frame came that the session takes
  * @over: the session did not survive the loss of its connection
- * @paused: it did. Returns what is done about it, NULL if nothing is to be said
+ * @paused: it did. Returns what is done about it, NULL if it is not paused
  * @command: of the launcher
  * @count: bring progress up to date
  */
@@ -51,7 +52,7 @@ struct side_role {
 	void (*connected)(void *owner, struct channel *channel);
 	void (*take)(void *owner, struct channel *channel);
 	void (*over)(void *owner, const char *why);
-	const char *(*paused)(void *owner, enum session_state before);
+	const char *(*paused)(void *owner);
 	void (*command)(void *owner, const char *name, json_t *object);
 	void (*count)(void *owner);
 };
@@ -64,6 +65,7 @@ struct side_role {
  * @credentials: for TLS; NULL: without it
  * @stream: of fd: and exec:; NULL where each channel is a connection of its own
  * @lost_ns: when a channel that ended ends the rest; 0: none did
+ * @paused_told: the launcher knows why it is paused
  */
 struct side {
 	const struct options *options;
@@ -87,6 +89,7 @@ struct side {
 	uint64_t ping_ns;
 	uint64_t lost_ns;
 	char lost_why[CODEC_ERROR_MAX + 128];
+	bool paused_told;
 
 	bool done;
 	int exit_status;
@@ -174,6 +177,22 @@ bool side_say(struct side *side, enum frame_type type, uint16_t flags);
 
 /* Read what has come on a channel for which there was no room before. */
 void side_receive(struct side *side, enum channel_kind kind, unsigned int index);
+
+/**
+ * side_tell_session - what was agreed on, for a umemd that has to go on with it
+ * @index: of our regions, in the order of the source's numbers; NULL: it is ours
+ */
+void side_tell_session(struct side *side, const uint32_t *index);
+
+/**
+ * side_go_on - take over the session of a umemd that has ended
+ * @index: filled as side_tell_session() has it
+ * @run: what GO says
+ * @error: CODEC_ERROR_MAX bytes, on failure a sentence
+ *
+ * Return: 0 or -errno.
+ */
+int side_go_on(struct side *side, uint32_t *index, bool *run, char *error);
 
 /* Tell the launcher how far it is. */
 void side_progress(struct side *side);

@@ -796,6 +796,7 @@ static void take_hello_ack(struct source *source, struct channel *channel)
 	}
 	source->side.features = ack.features;
 	source->deadline_ns = 0;
+	side_tell_session(&source->side, NULL);
 	open_page_channels(source);
 }
 
@@ -855,9 +856,10 @@ static void take_bitmap(struct source *source, struct channel *channel)
 
 static void take_end(struct source *source)
 {
-	channel_say(side_control(&source->side), FRAME_END, 0);
 	side_progress(&source->side);
+	/* In this order: without the other side's END the destination stays for a while. */
 	launcher_state(&source->side.launcher, "end");
+	channel_say(side_control(&source->side), FRAME_END, 0);
 	side_finish(&source->side, 0);
 }
 
@@ -962,6 +964,12 @@ static void send_resume(struct source *source)
 	open_page_channels(source);
 }
 
+static void begin_recovery(struct source *source)
+{
+	launcher_state(&source->side.launcher, "recover");
+	send_resume(source);
+}
+
 static void send_join(struct source *source, struct channel *channel)
 {
 	struct frame frame = { .type = FRAME_JOIN, .length = JOIN_BYTES };
@@ -1006,7 +1014,7 @@ static void connected(void *owner, struct channel *channel)
 	if (session_event(&source->side.session, EVENT_CONNECTED, error))
 		side_lost(&source->side, "%s", error);
 	else if (source->side.session.state == SESSION_RESUME)
-		send_resume(source);
+		begin_recovery(source);
 	else
 		send_hello(source);
 }
@@ -1232,7 +1240,7 @@ static void tick(void *owner, uint64_t now)
 	}
 }
 
-static const char *paused(void *owner, enum session_state before)
+static const char *paused(void *owner)
 {
 	struct source *source = owner;
 
@@ -1240,7 +1248,7 @@ static const char *paused(void *owner, enum session_state before)
 	if (source->side.stream)
 		return "the stream cannot be connected again";
 	source->retry_ns = now_ns() + source->retry_delay_ns;
-	return before == SESSION_RUNNING ? "connecting again until it works" : NULL;
+	return "connecting again until it works";
 }
 
 static void over(void *owner, const char *why)
@@ -1302,6 +1310,35 @@ static int prepare_to_connect(struct source *source, char *error)
 	return err;
 }
 
+static int begin_session(struct source *source, char *error)
+{
+	int err = side_open_state(&source->side, state_ready, error);
+
+	if (err || getrandom(source->side.session_id, SESSION_SIZE, 0) == SESSION_SIZE)
+		return err;
+	snprintf(error, CODEC_ERROR_MAX, "no random numbers: %s", strerror(errno));
+	return -EIO;
+}
+
+/* After GO: what the destination has its bitmaps tell. */
+static int go_on(struct source *source, char *error)
+{
+	uint32_t index[REGIONS_MAX];
+	int err = side_go_on(&source->side, index, &source->run, error);
+
+	if (err)
+		return err;
+	for (uint32_t i = 0; i < source->side.options->nr_regions; i++) {
+		if (index[i] == i)
+			continue;
+		snprintf(error, CODEC_ERROR_MAX, "region \"%s\" was number %u in the session to go on with, and is number %u here",
+			 source->side.options->regions[index[i]].name, i, index[i]);
+		return -EINVAL;
+	}
+	source->stopped = true;
+	return 0;
+}
+
 static int prepare(struct source *source, char *error)
 {
 	const struct options *options = source->side.options;
@@ -1333,13 +1370,9 @@ static int prepare(struct source *source, char *error)
 	}
 	if (options->precopy)
 		source->side.features |= FEATURE_PRECOPY;
-	err = side_open_state(&source->side, state_ready, error);
+	err = options->resume_fd < 0 ? begin_session(source, error) : go_on(source, error);
 	if (err)
 		return err;
-	if (getrandom(source->side.session_id, SESSION_SIZE, 0) != SESSION_SIZE) {
-		snprintf(error, CODEC_ERROR_MAX, "no random numbers: %s", strerror(errno));
-		return -EIO;
-	}
 	return sandbox_enter(SANDBOX_MIGRATE, false, error);
 }
 

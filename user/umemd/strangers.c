@@ -274,13 +274,11 @@ static void listener_ready(void *owner, uint32_t events)
 	}
 }
 
-int strangers_listen(struct strangers *strangers, const struct uri *uri,
-		     char actual[URI_TEXT_MAX], char *error)
+int strangers_take_listener(struct strangers *strangers, int fd, char *error)
 {
-	int err = socket_listen(uri, &strangers->listening, actual, error);
+	int err;
 
-	if (err)
-		return err;
+	strangers->listening.fd = fd;
 	strangers->listener = (struct watch){
 		.fd = strangers->listening.fd,
 		.events = EPOLLIN,
@@ -292,6 +290,14 @@ int strangers_listen(struct strangers *strangers, const struct uri *uri,
 	if (err)
 		snprintf(error, SOCKET_ERROR_MAX, "epoll: %s", strerror(-err));
 	return err;
+}
+
+int strangers_listen(struct strangers *strangers, const struct uri *uri,
+		     char actual[URI_TEXT_MAX], char *error)
+{
+	int err = socket_listen(uri, &strangers->listening, actual, error);
+
+	return err ? err : strangers_take_listener(strangers, strangers->listening.fd, error);
 }
 
 /* Time. */

@@ -78,6 +78,14 @@ int strangers_listen(struct strangers *strangers, const struct uri *uri,
 		     char actual[URI_TEXT_MAX], char *error);
 
 /**
+ * strangers_take_listener - let them come to a socket that listens already
+ * @error: SOCKET_ERROR_MAX bytes, on failure a sentence
+ *
+ * Return: 0 or -errno.
+ */
+int strangers_take_listener(struct strangers *strangers, int fd, char *error);
+
+/**
  * strangers_add - one has come
  * @fd: its connection, taken over
  * @origin: see socket_accept(); 0 where nobody else can come

@@ -18,12 +18,14 @@ import install
 import latency
 import migrations
 import prefault
+import recovery
 import refusals
 import tls
 import two_stage
 
 SUITES = {"migrations": migrations, "big": migrations.Big, "prefault": prefault,
-          "two_stage": two_stage, "refusals": refusals, "tls": tls, "environment": environment,
+          "two_stage": two_stage, "recovery": recovery, "refusals": refusals, "tls": tls,
+          "environment": environment,
           "install": install, "latency": latency}
 
 

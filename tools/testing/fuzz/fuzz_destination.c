@@ -202,6 +202,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	memset(&early, 0, sizeof(early));
 	world.options = (struct options){
+		.resume_fd = -1,
+		.listen_fd = -1,
 		.role = ROLE_DESTINATION,
 		.uri.kind = URI_TCP,
 		.uri_text = "tcp:0:4444",

@@ -13,6 +13,7 @@
 #include "common/util.h"
 #include "umem-qemu/info.h"
 #include "umem-qemu/migration.h"
+#include "umem-qemu/saved.h"
 
 enum step {
 	STEP_REPLY,	/* QEMU answers the oldest question: with which of replies[] */
@@ -78,28 +79,35 @@ static const char *const umemd_says[] = {
 	"{\"event\":\"listening\",\"uri\":\"tcp:0:4444\"}",
 	"{\"event\":\"converged\",\"remaining_bytes\":4096,\"expected_downtime_ms\":3}",
 	"{\"event\":\"progress\",\"pages_total\":10,\"pages_done\":3}",
+	"{\"event\":\"session\",\"session\":{\"id\":\"00\"}}",
+	"{\"event\":\"state\",\"state\":\"recover\"}",
+	"{\"event\":\"gone-ranges\",\"region\":\"pc.ram\",\"ranges\":[[0,4096]]}",
+	"{\"event\":\"gone\",\"pages\":1}",
 };
 
 static const char *const lines[] = {
 	"migrate -p tcp:b:1", "migrate tcp:b:1", "migrate_cancel", "migrate_start_postcopy",
-	"cont", "stop", "system_reset", "info migrate",
+	"cont", "stop", "system_reset", "info migrate", "migrate_pause", "migrate_recover",
+	"migrate_recover tcp:c:1", "migrate_give_up", "migrate_set_parameter paused-limit 1",
+	"migrate_set_parameter lost-source poison",
 };
 
 static struct {
 	struct migration migration;
 	enum migration_question asked[ASKED_MAX];
 	size_t nr_asked;
-	bool timer, waiting, went;
+	bool timer, limit_timer, waiting, went;
 	uint64_t now_us;
 } w;
 
 static char *start_umemd(void *context, enum migration_role role, const char *uri,
-			 const struct hmp_command *command)
+			 const struct hmp_command *command, json_t *session)
 {
 	(void)context;
 	(void)role;
 	(void)command;
-	must(uri[0]);
+	must(uri[0] && !w.migration.umemd_alive);
+	must(!session || json_is_boolean(json_object_get(session, "gone")));
 	return NULL;
 }
 
@@ -120,6 +128,12 @@ static void tell_umemd(void *context, json_t *command)
 static void stop_umemd(void *context)
 {
 	(void)context;
+}
+
+static void dismiss_umemd(void *context)
+{
+	(void)context;
+	must(w.migration.umemd_alive);
 }
 
 static void hurry_umemd(void *context)
@@ -148,6 +162,13 @@ static void set_timer(void *context, unsigned int milliseconds)
 	w.timer = milliseconds;
 }
 
+static void set_limit_timer(void *context, unsigned int milliseconds)
+{
+	(void)context;
+	must(!milliseconds || w.migration.role == MIGRATION_DESTINATION);
+	w.limit_timer = milliseconds;
+}
+
 static void say(void *context, const char *text)
 {
 	(void)context;
@@ -157,7 +178,6 @@ static void say(void *context, const char *text)
 static void done(void *context)
 {
 	(void)context;
-	must(w.waiting || w.migration.role == MIGRATION_DESTINATION);
 	w.waiting = false;
 }
 
@@ -179,18 +199,38 @@ static uint64_t now_us(void *context)
 	return w.now_us += 1000;
 }
 
+/* What is written down can be read back. */
+static char *save(void *context)
+{
+	json_t *saved = saved_encode(&w.migration);
+	struct migration other;
+	char *why;
+
+	(void)context;
+	memset(&other, 0, sizeof(other));
+	migration_init(&other, w.migration.ops, NULL, NULL, 0);
+	why = saved_decode(&other, saved);
+	must(!why && other.moved == w.migration.moved && other.role == w.migration.role);
+	migration_destroy(&other);
+	json_decref(saved);
+	return NULL;
+}
+
 static const struct migration_ops ops = {
 	.start_umemd = start_umemd,
 	.tell_umemd = tell_umemd,
 	.stop_umemd = stop_umemd,
+	.dismiss_umemd = dismiss_umemd,
 	.hurry_umemd = hurry_umemd,
 	.ask_qemu = ask_qemu,
 	.set_timer = set_timer,
+	.set_limit_timer = set_limit_timer,
 	.say = say,
 	.done = done,
 	.log = log_line,
 	.give_up = give_up,
 	.now_us = now_us,
+	.save = save,
 };
 
 static json_t *parse(const char *text)
@@ -251,6 +291,21 @@ static void command_step(const char *line)
 	case HMP_START_POSTCOPY:
 		why = migration_start_postcopy(&w.migration);
 		break;
+	case HMP_PAUSE:
+		why = migration_pause(&w.migration);
+		break;
+	case HMP_RECOVER:
+		why = migration_recover(&w.migration, command.uri[0] ? command.uri : NULL);
+		break;
+	case HMP_GIVE_UP:
+		why = migration_give_up(&w.migration);
+		break;
+	case HMP_PAUSED_LIMIT_IS:
+		migration_set_paused_limit(&w.migration, command.seconds);
+		break;
+	case HMP_LOST_SOURCE_IS:
+		migration_set_lost_source(&w.migration, command.on);
+		break;
 	default:
 		if (migration_guard(&w.migration, &command, &why))
 			must(command.kind != HMP_CONT || !w.went ||
@@ -291,7 +346,10 @@ static void step(struct input *input)
 		text_step(input);
 		break;
 	case STEP_TIMER:
-		if (w.timer) {
+		if (w.limit_timer && which & 1) {
+			w.limit_timer = false;
+			migration_limit_timer(&w.migration);
+		} else if (w.timer) {
 			w.timer = false;
 			migration_timer(&w.migration);
 		}
@@ -305,7 +363,7 @@ static void step(struct input *input)
 		break;
 	case STEP_UMEMD_GONE:
 		if (w.migration.umemd_alive)
-			migration_umemd_gone(&w.migration, "it ended");
+			migration_umemd_gone(&w.migration, "it ended", which & 1);
 		break;
 	case STEPS:
 		break;

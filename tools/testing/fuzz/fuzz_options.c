@@ -30,7 +30,7 @@ static void check_options(const struct options *options)
 		must(options->monitors[i].path || options->monitors[i].kind == MONITOR_STDIO);
 	if (options->help || options->version)
 		return;
-	argv = options_qemu_argv(options, "qemu", fds, 3);
+	argv = options_qemu_argv(options, "qemu", fds, 3, options->nr_regions & 1);
 	must(argv && argv[0]);
 	options_free_argv(argv);
 }

@@ -191,6 +191,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	syncs = 0;
 	published = early_over = said_running = went = false;
 	world.options = (struct options){
+		.resume_fd = -1,
+		.listen_fd = -1,
 		.role = ROLE_SOURCE,
 		.uri.kind = URI_TCP,
 		.uri_text = "tcp:b:4444",

@@ -42,14 +42,16 @@ static void test_name_of_a_socket_is_understood_again(void **state)
 		"umem-qemu-99999999999999999999.sock", "umem-qemu-4294967297.sock", "other", "",
 		"umem-qemu- 1.sock",
 	};
-	char *path = runtime_socket("/x", 4711);
+	char *path = runtime_file("/x", 4711, RUNTIME_SOCKET);
 
 	(void)state;
 	assert_string_equal(path, "/x/umem-qemu-4711.sock");
-	assert_int_equal(runtime_socket_pid(path + 3), 4711);
+	assert_int_equal(runtime_file_pid(path + 3, RUNTIME_SOCKET), 4711);
 	free(path);
 	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
-		assert_int_equal(runtime_socket_pid(others[i]), 0);
+		assert_int_equal(runtime_file_pid(others[i], RUNTIME_SOCKET), 0);
+	assert_int_equal(runtime_file_pid("umem-qemu-12.record", RUNTIME_RECORD), 12);
+	assert_int_equal(runtime_file_pid("umem-qemu-12.record.new", RUNTIME_RECORD), 0);
 }
 
 static void assert_unsafe(const char *folder, const char *words)

@@ -310,7 +310,7 @@ static void test_the_default_is_in_the_runtime_folder(void **state)
 	setenv("XDG_RUNTIME_DIR", served->folder, 1);
 	control = control_open_default(serve, served, &error);
 	assert_non_null(control);
-	path = runtime_socket(served->folder, getpid());
+	path = runtime_file(served->folder, getpid(), RUNTIME_SOCKET);
 	assert_int_equal(access(path, F_OK), 0);
 	control_close(control);
 	assert_int_equal(access(path, F_OK), -1);

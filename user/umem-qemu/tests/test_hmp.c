@@ -236,6 +236,50 @@ static void test_cpu_is_noted(void **state)
 	assert_int_equal(command.cpu, 3);
 }
 
+static void test_paused_limit_is_ours(void **state)
+{
+	(void)state;
+	assert_int_equal(parse("migrate_set_parameter paused-limit 0").kind, HMP_PAUSED_LIMIT_IS);
+	assert_int_equal(parse("migrate_set_parameter paused-limit 1000000").seconds, 1000000);
+	assert_error("migrate_set_parameter paused-limit 1000001", "\"1000001\"", "0 to 1000000 seconds");
+	assert_error("migrate_set_parameter paused-limit 5s", "\"5s\"", "seconds");
+}
+
+static void test_pause_and_recover(void **state)
+{
+	static const struct {
+		const char *line, *uri, *why_not;
+	} lines[] = {
+		{ "migrate_recover", "", "" },
+		{ "migrate_recover tcp:0:4445", "tcp:0:4445", "" },
+		{ "migrate_recover \"exec:a b\"", "exec:a b", "" },
+		{ "migrate_recover a b", "", "2 arguments, wanted migrate_recover [URI]" },
+		{ "migrate_recover rdma:h:1", "", "\"rdma\"" },
+		{ "migrate_recover defer", "", "\"defer\", wanted tcp:" },
+		{ "migrate -r tcp:h:1", "tcp:h:1", "" },
+		{ "migrate -d -r unix:/x", "unix:/x", "" },
+		{ "migrate -r", "", "0 arguments, wanted migrate -r URI" },
+		{ "migrate -r tcp:h:1 8", "", "2 arguments, wanted migrate -r URI" },
+		{ "migrate -r -p tcp:h:1", "", "flag \"-p\", with -r only -d" },
+	};
+
+	(void)state;
+	assert_int_equal(parse("migrate_pause").kind, HMP_PAUSE);
+	for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
+		struct hmp_command command = parse(lines[i].line);
+
+		assert_int_equal(command.kind, HMP_RECOVER);
+		if (!*command.error == !!*lines[i].why_not ||
+		    !strstr(command.error, lines[i].why_not))
+			fail_msg("\"%s\": \"%s\" lacks \"%s\"", lines[i].line, command.error,
+				 lines[i].why_not);
+		if (!*command.error)
+			assert_string_equal(command.uri, lines[i].uri);
+	}
+	assert_int_equal(parse("help migrate_pause").kind, HMP_HELP_MIGRATE);
+	assert_int_equal(parse("help migrate_recover").kind, HMP_HELP_MIGRATE);
+}
+
 static void test_migrate_incoming_is_ours_only_where_a_guest_is_expected(void **state)
 {
 	struct hmp_command command;
@@ -280,6 +324,8 @@ int main(void)
 		cmocka_unit_test(test_every_other_line_passes),
 		cmocka_unit_test(test_commands_of_interest_are_known_by_each_name),
 		cmocka_unit_test(test_cpu_is_noted),
+		cmocka_unit_test(test_pause_and_recover),
+		cmocka_unit_test(test_paused_limit_is_ours),
 		cmocka_unit_test(test_migrate_incoming_is_ours_only_where_a_guest_is_expected),
 		cmocka_unit_test(test_overlong_lines_pass),
 	};

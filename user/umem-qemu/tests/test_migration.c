@@ -14,6 +14,7 @@
 #include "common/text.h"
 #include "common/util.h"
 #include "umem-qemu/info.h"
+#include "umem-qemu/saved.h"
 
 #define ASKED_MAX	128
 #define BANDWIDTH	134217728	/* QEMU's default */
@@ -31,10 +32,12 @@ struct world {
 		char property[16];	/* qom-get */
 	} asked[ASKED_MAX];
 	size_t nr_asked, nr_answered;
-	unsigned int timer;
-	unsigned int dones, give_ups, gos, conts, fails, cancels;
+	unsigned int timer, limit_timer;
+	unsigned int dones, give_ups, gos, conts, fails, cancels, starts;
 	bool go_run;
 	bool umemd_will_not_start;
+	bool disk_is_full;
+	json_t *saved;		/* what another umem-qemu would find */
 	bool other_shared_memory;
 	bool lacks_capability;
 	bool precopy;		/* start() is without -p */
@@ -47,6 +50,7 @@ struct world {
 	const char *authz;	/* tls-authz */
 	const char *tls_type, *tls_endpoint;	/* of the object, if there is one */
 	const char *status;	/* QEMU's run state */
+	const char *stream;	/* that of its migration, NULL: failed */
 	uint64_t now;
 };
 
@@ -55,15 +59,21 @@ static const char *const regions[] = { "pc.ram", "dimm0" };
 /* ---- what the machine does ---- */
 
 static char *start_umemd(void *context, enum migration_role role, const char *uri,
-			 const struct hmp_command *command)
+			 const struct hmp_command *command, json_t *session)
 {
 	struct world *w = context;
+	char *text = session ? json_dumps(session, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
 
-	if (w->umemd_will_not_start)
+	if (w->umemd_will_not_start) {
+		free(text);
 		return text_copy("umemd cannot be started");
-	text_add(&w->did, "start %s %s %u%s%s\n",
+	}
+	text_add(&w->did, "start %s %s %u%s%s%s%s\n",
 		 role == MIGRATION_SOURCE ? "source" : "destination", uri, command->forward,
-		 command->compress ? " zstd" : "", command->precopy ? " precopy" : "");
+		 command->compress ? " zstd" : "", command->precopy ? " precopy" : "",
+		 text ? " goes on with " : "", text ? text : "");
+	free(text);
+	w->starts++;
 	return NULL;
 }
 
@@ -76,6 +86,12 @@ static void tell_umemd(void *context, json_t *command)
 	w->gos += !strcmp(cmd, "go");
 	w->fails += !strcmp(cmd, "fail");
 	w->cancels += !strcmp(cmd, "cancel");
+	/* What cannot be taken back was written down before. */
+	if (!strcmp(cmd, "go"))
+		assert_true(json_is_true(json_object_get(w->saved, "moved")));
+	if (!strcmp(cmd, "ready"))
+		assert_string_equal(json_string_value(json_object_get(w->saved, "stage")),
+				    "ready");
 	if (!strcmp(cmd, "go"))
 		w->go_run = json_is_true(json_object_get(command, "run"));
 	text_add(&w->did, "tell %s\n", text);
@@ -102,6 +118,13 @@ static void text_of(char text[16], json_t *object, const char *key)
 	const char *value = json_string_value(json_object_get(object, key));
 
 	snprintf(text, 16, "%s", value ? value : "");
+}
+
+static void dismiss_umemd(void *context)
+{
+	struct world *w = context;
+
+	text_add(&w->did, "dismiss umemd\n");
 }
 
 static void ask_qemu(void *context, enum migration_question question, const char *command,
@@ -131,6 +154,13 @@ static void set_timer(void *context, unsigned int milliseconds)
 	struct world *w = context;
 
 	w->timer = milliseconds;
+}
+
+static void set_limit_timer(void *context, unsigned int milliseconds)
+{
+	struct world *w = context;
+
+	w->limit_timer = milliseconds;
 }
 
 static void say(void *context, const char *text)
@@ -169,18 +199,32 @@ static uint64_t now_us(void *context)
 	return w->now += 1000;
 }
 
+static char *save(void *context)
+{
+	struct world *w = context;
+
+	if (w->disk_is_full)
+		return text_copy("no space");
+	json_decref(w->saved);
+	w->saved = saved_encode(&w->migration);
+	return NULL;
+}
+
 static const struct migration_ops ops = {
 	.start_umemd = start_umemd,
 	.tell_umemd = tell_umemd,
 	.hurry_umemd = hurry_umemd,
 	.stop_umemd = stop_umemd,
+	.dismiss_umemd = dismiss_umemd,
 	.ask_qemu = ask_qemu,
 	.set_timer = set_timer,
+	.set_limit_timer = set_limit_timer,
 	.say = say,
 	.done = done,
 	.log = log_line,
 	.give_up = give_up,
 	.now_us = now_us,
+	.save = save,
 };
 
 static const struct world fresh = {
@@ -206,12 +250,19 @@ static void forget(struct world *w)
 	text_free(&w->did);
 }
 
+static void forget_saved(struct world *w)
+{
+	json_decref(w->saved);
+	w->saved = NULL;
+}
+
 static int teardown(void **state)
 {
 	struct world *w = *state;
 
 	migration_destroy(&w->migration);
 	forget(w);
+	forget_saved(w);
 	free(w);
 	return 0;
 }
@@ -220,6 +271,7 @@ static void restart(struct world *w)
 {
 	migration_destroy(&w->migration);
 	forget(w);
+	forget_saved(w);
 	*w = fresh;
 	migration_init(&w->migration, &ops, w, regions, ARRAY_SIZE(regions));
 }
@@ -265,7 +317,8 @@ static json_t *canned_answer(const struct world *w, const char *command)
 				 "id", "vga", "share", 0, "id", "x",
 				 "share", w->other_shared_memory);
 	if (!strcmp(command, "query-migrate"))
-		return json_pack("{s:s}", "error-desc", "no space");
+		return json_pack("{s:s,s:s}", "error-desc", "no space",
+				 "status", w->stream ? w->stream : "failed");
 	if (!strcmp(command, "query-cpus-fast"))
 		return json_pack("[{s:i,s:i},{s:i,s:i}]", "cpu-index", 0, "thread-id", 70,
 				 "cpu-index", 1, "thread-id", 71);
@@ -345,6 +398,14 @@ static void umemd_state(struct world *w, const char *state)
 	umemd(w, json);
 }
 
+/* What it tells before anything else; to the machine it is opaque. */
+static void umemd_agrees(struct world *w)
+{
+	umemd(w, "{\"event\":\"session\",\"session\":{\"id\":\"abc\"}}");
+}
+
+#define GOES_ON(gone, run) " goes on with {\"gone\":" gone ",\"id\":\"abc\",\"run\":" run "}\n"
+
 static void event(struct world *w, const char *name)
 {
 	migration_qemu_event(&w->migration, name, NULL, w->now);
@@ -407,6 +468,7 @@ static void go_to(struct world *w, enum source_step step)
 	answer_all(w);
 	if (step == STEP_ADVISE)
 		return;
+	umemd_agrees(w);
 	umemd_state(w, "advise");
 	if (step == STEP_PRECOPY)
 		return;
@@ -766,12 +828,12 @@ static void test_stop_typed_during_the_switchover_pauses_at_the_destination(void
 static void umemd_errs(struct world *w)
 {
 	umemd(w, "{\"event\":\"error\",\"message\":\"connection lost\"}");
-	migration_umemd_gone(&w->migration, "exited with status 1");
+	migration_umemd_gone(&w->migration, "exited with status 1", false);
 }
 
 static void umemd_dies(struct world *w)
 {
-	migration_umemd_gone(&w->migration, "was killed by signal 9 (Killed)");
+	migration_umemd_gone(&w->migration, "was killed by signal 9 (Killed)", false);
 }
 
 static void user_cancels(struct world *w)
@@ -976,15 +1038,6 @@ static void test_after_go_no_failure_starts_the_guest_at_the_source(void **state
 
 	complete(w);
 	umemd_dies(w);
-	answer_all(w);
-	assert_int_equal(w->conts, 0);
-	assert_int_equal(w->dones, 1);
-	assert_string_equal(w->migration.state, "failed");
-	assert_did(w, "the guest is at the destination");
-
-	restart(w);
-	complete(w);
-	umemd_errs(w);
 	status(w, "failed");
 	migration_timer(&w->migration);
 	answer_all(w);
@@ -1177,15 +1230,304 @@ static void test_replies_that_come_too_late_do_nothing(void **state)
 	assert_int_equal(w->nr_asked, 1);
 }
 
+static void pauses(struct world *w)
+{
+	umemd(w, "{\"event\":\"state\",\"state\":\"paused\",\"message\":\"connection lost\"}");
+}
+
 static void test_pause_and_resume_of_the_connection_are_shown(void **state)
 {
 	struct world *w = *state;
 
 	complete(w);
-	umemd_state(w, "paused");
+	pauses(w);
 	assert_string_equal(w->migration.state, "paused");
+	assert_string_equal(w->migration.reason, "connection lost");
+	assert_did(w, "log PAUSED role=source reason=connection lost");
+	assert_did(w, "say migrate: paused: connection lost");
+	assert_int_equal(w->dones, 1);	/* who waited gets his monitor back */
+	umemd_state(w, "recover");
+	assert_string_equal(w->migration.state, "recover");
 	umemd_state(w, "running");
 	assert_string_equal(w->migration.state, "running");
+	assert_null(w->migration.reason);
+}
+
+/* ---- source, umemds that follow one another ---- */
+
+static const char source_goes_on[] = "start source tcp:there:4444 32" GOES_ON("true", "true");
+
+static void assert_restarts(struct world *w, unsigned int milliseconds)
+{
+	unsigned int starts = w->starts;
+
+	assert_int_equal(w->timer, milliseconds);
+	migration_timer(&w->migration);
+	assert_int_equal(w->starts, starts + 1);
+	assert_true(w->migration.umemd_alive);
+}
+
+static void test_after_go_another_umemd_goes_on_whenever_one_ends(void **state)
+{
+	static const char *const at[] = { NULL, "paused", "recover", "running" };
+	struct world *w = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(at); i++) {
+		for (int erred = 0; erred < 2; erred++) {
+			restart(w);
+			complete(w);
+			if (at[i])
+				umemd_state(w, at[i]);
+			forget(w);
+			(erred ? umemd_errs : umemd_dies)(w);
+			assert_string_equal(w->migration.state, "paused");
+			assert_string_equal(w->migration.reason, erred ? "connection lost" :
+				"umemd was killed by signal 9 (Killed), another is started");
+			assert_int_equal(did(w, "dismiss umemd"), erred);
+			assert_restarts(w, 10);
+			assert_did(w, source_goes_on);
+			assert_did(w, "tell {\"cmd\":\"set\",");
+			umemd_state(w, "recover");
+			umemd_state(w, "running");
+			assert_string_equal(w->migration.state, "running");
+			assert_null(w->migration.reason);
+			umemd_state(w, "end");
+			assert_string_equal(w->migration.state, "completed");
+			assert_int_equal(w->migration.restarts, 1);
+			assert_int_equal(w->conts + w->cancels, 0);
+			assert_int_equal(w->gos, 1);
+		}
+	}
+}
+
+static void test_guest_that_was_paused_stays_so_whatever_umemd_says_go(void **state)
+{
+	struct world *w = *state;
+
+	w->status = "paused";
+	complete(w);
+	umemd_dies(w);
+	migration_timer(&w->migration);
+	assert_did(w, GOES_ON("true", "false"));
+}
+
+static void test_umemd_that_ends_at_once_is_started_ever_more_slowly(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	for (unsigned int wait = 10; wait < 5000; wait *= 2) {
+		umemd_dies(w);
+		assert_restarts(w, wait);
+	}
+	for (int i = 0; i < 3; i++) {
+		umemd_dies(w);
+		assert_restarts(w, 5000);
+	}
+	w->now += 10000000;
+	umemd_dies(w);
+	assert_restarts(w, 10);
+}
+
+static void test_umemd_that_cannot_be_started_again_is_tried_for_ever(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	umemd_dies(w);
+	w->umemd_will_not_start = true;
+	migration_timer(&w->migration);
+	assert_string_equal(w->migration.reason, "umemd cannot be started");
+	assert_string_equal(w->migration.state, "paused");
+	assert_int_equal(w->timer, 20);
+	forget(w);
+	migration_timer(&w->migration);
+	assert_false(did(w, "PAUSED"));	/* once is enough */
+	assert_int_equal(w->timer, 40);
+	w->umemd_will_not_start = false;
+	assert_restarts(w, 40);
+}
+
+static void test_umemd_goes_on_after_qemu_has_ended_at_the_source(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	migration_qemu_gone(&w->migration, "exited with status 0");
+	assert_true(migration_serving(&w->migration));
+	umemd_dies(w);
+	assert_true(migration_serving(&w->migration));
+	assert_restarts(w, 10);
+	umemd_state(w, "end");
+	assert_false(migration_serving(&w->migration));
+}
+
+static void test_totals_go_on_from_umemd_to_umemd(void **state)
+{
+	struct world *w = *state;
+	json_t *info;
+
+	complete(w);
+	umemd(w, "{\"event\":\"progress\",\"requests\":7,\"bulk_bytes\":5,\"pages_sent\":40}");
+	for (int i = 0; i < 2; i++) {
+		umemd_dies(w);
+		migration_timer(&w->migration);
+		umemd(w, "{\"event\":\"progress\",\"requests\":1,\"bulk_bytes\":0,\"pages_sent\":50}");
+		umemd(w, "{\"event\":\"progress\",\"requests\":2,\"bulk_bytes\":3,\"pages_sent\":60}");
+	}
+	info = info_json(&w->migration, w->now);
+	assert_int_equal(json_integer_value(json_object_get(info, "requests")), 11);
+	assert_int_equal(json_integer_value(json_object_get(info, "bulk_bytes")), 11);
+	assert_int_equal(json_integer_value(json_object_get(info, "pages_sent")), 60);
+	assert_int_equal(json_integer_value(json_object_get(info, "umemd_restarts")), 2);
+	assert_null(json_object_get(info, "session"));
+	json_decref(info);
+}
+
+/* ---- by hand ---- */
+
+static void refused(char *why, const char *words)
+{
+	if (!why || !strstr(why, words))
+		fail_msg("it says \"%s\", wanted \"%s\" in it", why ? why : "yes", words);
+	free(why);
+}
+
+static void refused_all(struct world *w, const char *words)
+{
+	refused(migration_pause(&w->migration), words);
+	refused(migration_recover(&w->migration, NULL), words);
+	refused(migration_restart_umemd(&w->migration), words);
+	assert_int_equal(w->timer == 10, 0);
+}
+
+static void umemd_obeys(struct world *w)
+{
+	assert_did(w, "tell {\"cmd\":\"stop\"}\ndismiss umemd\n");
+	migration_umemd_gone(&w->migration, "exited with status 0", true);
+}
+
+static void test_nothing_is_paused_before_go_or_after_the_end(void **state)
+{
+	struct world *w = *state;
+
+	refused_all(w, "no migration is under way");
+	for (int step = STEP_QUERY; step < STEP_END; step++) {
+		restart(w);
+		go_to(w, step);
+		refused_all(w, "not been handed over yet (state");
+		refused_all(w, "migrate_cancel gives the migration up");
+		assert_false(did(w, "stop\""));
+	}
+	restart(w);
+	complete(w);
+	umemd_state(w, "end");
+	refused_all(w, "all of the guest's memory has arrived");
+}
+
+static void test_paused_by_hand_there_is_no_umemd_until_recovered(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	refused(migration_recover(&w->migration, NULL), "not paused (state running)");
+	forget(w);
+	assert_null(migration_pause(&w->migration));
+	refused(migration_pause(&w->migration), "paused already, until migrate_recover");
+	refused(migration_restart_umemd(&w->migration), "there is no umemd (by migrate_pause");
+	umemd_obeys(w);
+	assert_int_equal(w->timer, 0);
+	migration_timer(&w->migration);
+	assert_int_equal(w->starts, 1);
+	assert_string_equal(w->migration.state, "paused");
+	assert_true(migration_active(&w->migration));
+
+	assert_null(migration_recover(&w->migration, NULL));
+	assert_int_equal(w->starts, 2);
+	assert_did(w, source_goes_on);
+	umemd_state(w, "running");
+	assert_string_equal(w->migration.state, "running");
+}
+
+static void test_recovered_elsewhere_before_the_old_umemd_has_ended(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	assert_null(migration_pause(&w->migration));
+	assert_null(migration_recover(&w->migration, "unix:/there"));
+	assert_int_equal(w->starts, 1);
+	umemd_obeys(w);
+	assert_int_equal(w->starts, 2);
+	assert_did(w, "start source unix:/there 32" GOES_ON("true", "true"));
+	assert_string_equal(w->migration.command.uri, "unix:/there");
+}
+
+static void test_paused_by_hand_while_another_umemd_is_due(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	umemd_dies(w);
+	assert_null(migration_pause(&w->migration));
+	migration_timer(&w->migration);
+	assert_int_equal(w->starts, 1);
+	assert_null(migration_recover(&w->migration, "tcp:other:1"));
+	assert_int_equal(w->starts, 2);
+	assert_did(w, "start source tcp:other:1 32");
+}
+
+static void test_lost_connection_is_recovered_elsewhere(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	pauses(w);
+	assert_null(migration_recover(&w->migration, "tcp:other:1"));
+	umemd_obeys(w);
+	assert_did(w, "start source tcp:other:1 32" GOES_ON("true", "true"));
+}
+
+static void test_umemd_is_replaced_on_command(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	forget(w);
+	assert_null(migration_restart_umemd(&w->migration));
+	umemd_obeys(w);
+	assert_did(w, source_goes_on);
+	assert_int_equal(w->starts, 2);
+	/* one that does not obey is killed, which is no failure, either */
+	assert_null(migration_restart_umemd(&w->migration));
+	umemd_dies(w);
+	assert_int_equal(w->starts, 3);
+	assert_int_equal(w->timer, 0);
+	/* nor is it waited for that the next is due */
+	umemd_dies(w);
+	assert_null(migration_restart_umemd(&w->migration));
+	assert_int_equal(w->starts, 4);
+	migration_timer(&w->migration);
+	assert_int_equal(w->starts, 4);
+}
+
+static void test_descriptor_ends_with_its_umemd(void **state)
+{
+	struct hmp_command command;
+	struct world *w = *state;
+
+	go_to(w, STEP_COMPLETED);
+	hmp_parse(&command, "migrate -p fd:7", false);
+	w->migration.command = command;
+	umemd(w, "{\"event\":\"ready\"}");
+	refused(migration_restart_umemd(&w->migration), "fd:7 ends with the umemd that has it");
+	umemd_dies(w);
+	assert_did(w, "umemd was killed by signal 9 (Killed), and fd:7 with it: wanted migrate_recover");
+	migration_timer(&w->migration);
+	assert_int_equal(w->starts, 1);
+	refused(migration_recover(&w->migration, NULL), "wanted another URI");
+	assert_null(migration_recover(&w->migration, "fd:8"));
+	assert_int_equal(w->starts, 2);
 }
 
 /* ---- source, pre-copy first ---- */
@@ -1428,6 +1770,7 @@ static void expect(struct world *w, bool deferred, bool paused)
 
 static void load(struct world *w)
 {
+	umemd_agrees(w);
 	umemd_state(w, "advise");
 	answer_all(w);
 }
@@ -1760,10 +2103,13 @@ static void test_every_failure_before_go_ends_the_destination(void **state)
 {
 	struct world *w = *state;
 
+	/* When it is ready GO may have been said: umemd alone does not end it. */
 	for (int step = 0; step < 4; step++) {
-		for (int way = 0; way < 3; way++) {
+		for (int way = step == 3 ? 2 : 0; way < 3; way++) {
 			restart(w);
 			expect(w, false, false);
+			if (step >= 1)
+				umemd_agrees(w);
 			if (step >= 1)
 				umemd_state(w, "advise");
 			if (step >= 2)
@@ -1832,17 +2178,138 @@ static void test_a_source_after_one_that_left_at_once_finds_qemu_waiting(void **
 	assert_did(w, "tell {\"cmd\":\"ready\"}");
 }
 
-static void test_after_go_umemds_death_leaves_the_guest_waiting(void **state)
+/* At whatever step after READY umemd ends, and as often: the guest starts once. */
+static void test_from_ready_on_another_umemd_goes_on_whenever_one_ends(void **state)
+{
+	struct world *w = *state;
+
+	for (int step = 0; step < 5; step++) {
+		restart(w);
+		expect(w, false, false);
+		load(w);
+		loaded(w);
+		if (step >= 1)
+			umemd_state(w, "paused");
+		if (step >= 2)
+			umemd(w, "{\"event\":\"go\",\"run\":true}");
+		if (step >= 3)
+			umemd_state(w, "recover");
+		if (step >= 4)
+			umemd_state(w, "running");
+		for (int i = 0; i < 2; i++) {
+			forget(w);
+			umemd_dies(w);
+			assert_string_equal(w->migration.state, "paused");
+			assert_restarts(w, 10 << i);
+			assert_did(w, step >= 2 ? GOES_ON("true", "true") :
+						  GOES_ON("false", "false"));
+		}
+		if (step < 2)
+			umemd(w, "{\"event\":\"go\",\"run\":true}");
+		umemd_state(w, "recover");
+		umemd_state(w, "running");
+		answer_all(w);
+		assert_int_equal(w->conts, 1);
+		assert_int_equal(w->give_ups, 0);
+		assert_string_equal(w->migration.state, "running");
+		umemd_state(w, "end");
+		assert_string_equal(w->migration.state, "completed");
+	}
+}
+
+static void test_error_when_ready_does_not_end_the_destination(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	load(w);
+	loaded(w);
+	umemd_errs(w);
+	assert_string_equal(w->migration.reason, "connection lost");
+	assert_restarts(w, 10);
+	assert_did(w, GOES_ON("false", "false"));
+	assert_int_equal(w->give_ups, 0);
+	/* as when it has heard of GO, it may be told to listen elsewhere */
+	assert_null(migration_recover(&w->migration, "tcp:0:4445"));
+	umemd_obeys(w);
+	assert_did(w, "start destination tcp:0:4445 0" GOES_ON("false", "false"));
+}
+
+/* The source may not have heard of the end: it finds somebody there who tells it. */
+static void test_destinations_umemd_that_dies_at_the_end_is_followed_for_a_while(void **state)
 {
 	struct world *w = *state;
 
 	expect(w, false, false);
 	assert_runs(w, true, true);
+	umemd_state(w, "end");
 	umemd_dies(w);
-	assert_int_equal(w->give_ups, 0);
-	assert_string_equal(w->migration.state, "failed");
-	assert_did(w, "waits where it touches a page");
-	assert_start_refused(w, "never arrived");
+	assert_restarts(w, 10);
+	umemd_state(w, "end");
+	assert_string_equal(w->migration.state, "completed");
+	umemd_dies(w);
+	w->now += 60000000;
+	migration_timer(&w->migration);
+	assert_int_equal(w->starts, 2);
+
+	restart(w);
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	umemd_state(w, "end");
+	migration_umemd_gone(&w->migration, "exited with status 0", true);
+	assert_int_equal(w->timer, 0);
+	assert_string_equal(w->migration.state, "completed");
+}
+
+static void test_limit_of_waiting_for_the_source(void **state)
+{
+	struct world *w = *state;
+
+	migration_set_paused_limit(&w->migration, 30);
+	expect(w, false, false);
+	load(w);
+	loaded(w);
+	pauses(w);		/* when ready: nothing is lost yet */
+	assert_int_equal(w->limit_timer, 0);
+	umemd(w, "{\"event\":\"go\",\"run\":true}");
+	pauses(w);
+	assert_int_equal(w->limit_timer, 30000);
+	w->limit_timer = 1;	/* neither another reason nor an attempt starts it anew */
+	umemd_dies(w);
+	umemd_state(w, "recover");
+	pauses(w);
+	assert_int_equal(w->limit_timer, 1);
+	migration_set_paused_limit(&w->migration, 40);
+	assert_int_equal(w->limit_timer, 40000);
+	migration_limit_timer(&w->migration);
+	assert_did(w, "log PAUSED-LIMIT role=destination seconds=40");
+	migration_timer(&w->migration);
+	umemd_state(w, "running");
+	assert_int_equal(w->limit_timer, 0);
+	pauses(w);
+	assert_int_equal(w->limit_timer, 40000);
+	umemd_state(w, "end");
+	assert_int_equal(w->limit_timer, 0);
+
+	restart(w);
+	migration_set_paused_limit(&w->migration, 30);
+	complete(w);
+	pauses(w);
+	assert_int_equal(w->limit_timer, 0);	/* the source gives up nothing */
+}
+
+static void test_destination_may_listen_elsewhere(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	pauses(w);
+	assert_null(migration_recover(&w->migration, "tcp:0:4445"));
+	umemd_obeys(w);
+	assert_did(w, "start destination tcp:0:4445 0" GOES_ON("true", "true"));
+	umemd(w, "{\"event\":\"listening\",\"uri\":\"tcp:0.0.0.0:4445\"}");
+	assert_did(w, "log LISTENING uri=tcp:0.0.0.0:4445");
 }
 
 static void assert_give_up_refused(struct world *w, const char *words)
@@ -1959,6 +2426,76 @@ static void test_waited_for_long_enough_the_policy_decides(void **state)
 	assert_did(w, "log NOT-GIVEN-UP role=destination reason=the source is being given up already");
 }
 
+static void adopt(struct world *w)
+{
+	char *text = json_dumps(w->saved, 0), *why;
+	json_t *saved = json_loads(text, 0, NULL);
+
+	migration_destroy(&w->migration);
+	forget(w);
+	w->nr_asked = w->nr_answered = 0;
+	w->conts = w->gos = w->dones = w->give_ups = w->starts = 0;
+	migration_init(&w->migration, &ops, w, regions, ARRAY_SIZE(regions));
+	why = saved_decode(&w->migration, saved);
+	if (why)
+		fail_msg("%s", why);
+	migration_adopted(&w->migration);
+	json_decref(saved);
+	free(text);
+}
+
+/* Whatever it is that keeps umemd away: who gives up is not to do it twice. */
+static void test_given_up_without_a_umemd_another_does_it(void **state)
+{
+	struct world *w = *state;
+
+	for (int step = 0; step < 4; step++) {
+		restart(w);
+		expect(w, false, false);
+		assert_runs(w, true, true);
+		pauses(w);
+		if (step == 0) {
+			assert_null(migration_pause(&w->migration));
+			umemd_obeys(w);
+		} else if (step == 1) {
+			umemd_dies(w);
+		}
+		forget(w);
+		assert_null(migration_give_up(&w->migration));
+		if (step == 2)
+			umemd_dies(w);
+		if (step == 2)
+			migration_timer(&w->migration);
+		if (step == 3)
+			adopt(w);
+		assert_int_equal(w->starts, step == 3 ? 1 : 2);
+		assert_did(w, GOES_ON("true", "true") "tell {\"cmd\":\"give-up\"}");
+		umemd(w, "{\"event\":\"gone\",\"pages\":4}");
+		assert_string_equal(w->migration.state, "failed");
+		adopt(w);
+		assert_int_equal(w->starts, 0);
+		assert_int_equal(w->migration.pages_gone, 4);
+	}
+}
+
+static void test_an_adopted_one_keeps_tls_and_what_to_do_without_the_source(void **state)
+{
+	struct world *w = *state;
+
+	migration_set_lost_source(&w->migration, true);
+	migration_set_paused_limit(&w->migration, 30);
+	give_credentials(w, "tls-creds-psk", "server");
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	adopt(w);
+	assert_string_equal(json_string_value(json_object_get(w->migration.tls, "dir")),
+			    "/etc/pki/qemu");
+	pauses(w);
+	assert_int_equal(w->limit_timer, 30000);
+	migration_limit_timer(&w->migration);
+	assert_did(w, "tell {\"cmd\":\"give-up\"}");
+}
+
 static void test_a_page_that_keeps_coming_damaged_is_logged(void **state)
 {
 	struct world *w = *state;
@@ -2073,6 +2610,180 @@ static void assert_json(json_t *info, const char *want)
 		fail_msg("got %s, wanted %s", got, want);
 	free(got);
 	json_decref(wanted);
+}
+
+/* ---- another umem-qemu takes over ---- */
+
+/* The machine is gone, with what it was asked; QEMU stays, and what was written down. */
+static void assert_guest_is_not_run(struct world *w, const char *line)
+{
+	struct hmp_command command;
+	char *text;
+
+	hmp_parse(&command, line, false);
+	assert_false(migration_guard(&w->migration, &command, &text));
+	assert_non_null(strstr(text, "has moved to tcp:there:4444"));
+	free(text);
+}
+
+static void test_adopted_before_go_the_guest_runs_on_at_the_source(void **state)
+{
+	struct world *w = *state;
+
+	for (int step = STEP_QUERY; step < STEP_END; step++) {
+		for (int way = 0; way < 4; way++) {
+			restart(w);
+			w->precopy = way & 1;
+			go_to(w, step);
+			/* its umemd has ended alone, and with it, soon, QEMU's stream */
+			w->stream = way & 2 ? "pre-switchover" : NULL;
+			adopt(w);
+			play_undo(w, true);
+			assert_undone(w, "adoption", step, step > STEP_QUERY);
+			assert_false(did(w, "start "));
+		}
+	}
+}
+
+static void test_adopted_after_go_the_source_goes_on_and_never_runs_the_guest(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	adopt(w);
+	assert_int_equal(w->migration.phase, PHASE_AFTER);
+	assert_did(w, source_goes_on);
+	assert_guest_is_not_run(w, "cont");
+	answer_all(w);
+	assert_int_equal(w->conts, 0);
+	assert_int_equal(w->migration.capabilities_changed, 0);
+	umemd_state(w, "running");
+	umemd_dies(w);
+	assert_restarts(w, 10);
+	umemd_state(w, "end");
+	assert_string_equal(w->migration.state, "completed");
+
+	/* nor after its end, and somebody who ran it meanwhile is stopped */
+	w->status = "running";
+	adopt(w);
+	answer_all(w);
+	assert_did(w, "log SPLIT role=source");
+	assert_did(w, "ask stop\n");
+	assert_false(did(w, "start "));
+	assert_guest_is_not_run(w, "system_reset");
+	assert_start_refused(w, "is not here any more");
+}
+
+static void test_go_that_cannot_be_recorded_is_not_said(void **state)
+{
+	struct world *w = *state;
+
+	go_to(w, STEP_COMPLETED);
+	w->disk_is_full = true;
+	umemd(w, "{\"event\":\"ready\"}");
+	w->disk_is_full = false;
+	play_undo(w, true);
+	assert_undone(w, "full disk", STEP_COMPLETED, true);
+	assert_did(w, "the hand-over cannot be recorded: no space; the guest runs on here");
+}
+
+static void test_adopted_while_paused_by_hand_it_stays_so(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	assert_null(migration_pause(&w->migration));
+	adopt(w);
+	assert_int_equal(w->starts, 0);
+	assert_string_equal(w->migration.state, "paused");
+	assert_null(migration_recover(&w->migration, NULL));
+	assert_did(w, source_goes_on);
+}
+
+static void test_totals_go_on_after_an_adoption(void **state)
+{
+	struct world *w = *state;
+
+	complete(w);
+	umemd(w, "{\"event\":\"progress\",\"requests\":7}");
+	umemd_state(w, "paused");
+	adopt(w);
+	umemd(w, "{\"event\":\"progress\",\"requests\":1}");
+	assert_int_equal(json_integer_value(json_object_get(w->migration.progress, "requests")), 8);
+}
+
+/* At every step of the destination: it gives up, or the guest starts once. */
+static void test_adopted_destination(void **state)
+{
+	struct world *w = *state;
+
+	for (int step = 0; step < 7; step++) {
+		restart(w);
+		expect(w, false, false);
+		if (step >= 1)
+			umemd_agrees(w);
+		if (step >= 1)
+			umemd_state(w, "advise");
+		if (step >= 2)
+			answer_all(w);
+		if (step >= 3)
+			loaded(w);
+		if (step >= 4)
+			umemd(w, "{\"event\":\"go\",\"run\":true}");
+		if (step >= 5)
+			answer_all(w);
+		if (step >= 5)
+			migration_qemu_event(&w->migration, "RESUME", NULL, 77);
+		if (step >= 6)
+			umemd_state(w, "end");
+		w->status = "paused";	/* not started yet, or stopped by somebody */
+		adopt(w);
+		if (step == 0) {	/* nobody came yet */
+			assert_did(w, "start destination tcp:0:4444 0\n");
+			load(w);
+			loaded(w);
+			assert_did(w, "tell {\"cmd\":\"ready\"}");
+		}
+		if (step == 2) {
+			assert_int_equal(w->give_ups, 1);
+			continue;
+		}
+		if (step == 3) {
+			assert_did(w, GOES_ON("false", "false"));
+			umemd(w, "{\"event\":\"go\",\"run\":true}");
+		}
+		if (step >= 4 && step < 6)
+			assert_did(w, GOES_ON("true", "true"));
+		answer_all(w);
+		assert_int_equal(w->conts, step == 3 || step == 4);
+		assert_int_equal(w->starts, step < 6);
+		assert_int_equal(w->give_ups, 0);
+	}
+}
+
+static void test_record_that_lacks_something_is_refused(void **state)
+{
+	struct world *w = *state;
+	const char *name;
+	json_t *value;
+	void *next;
+
+	complete(w);
+	json_object_foreach_safe(w->saved, next, name, value) {
+		json_t *saved = json_copy(w->saved);
+		struct migration migration;
+		char *why;
+
+		json_object_set_new(saved, name, json_string("x"));
+		migration_init(&migration, &ops, w, regions, ARRAY_SIZE(regions));
+		why = saved_decode(&migration, saved);
+		if ((!json_is_string(value) || !strcmp(name, "role")) &&
+		    (!why || !strstr(why, name)))
+			fail_msg("%s: %s", name, why ? why : "taken");
+		free(why);
+		migration_destroy(&migration);
+		json_decref(saved);
+	}
 }
 
 static void test_info_migrate_of_a_source(void **state)
@@ -2310,6 +3021,19 @@ int main(void)
 		test(test_qemus_death_at_the_source),
 		test(test_replies_that_come_too_late_do_nothing),
 		test(test_pause_and_resume_of_the_connection_are_shown),
+		test(test_after_go_another_umemd_goes_on_whenever_one_ends),
+		test(test_guest_that_was_paused_stays_so_whatever_umemd_says_go),
+		test(test_umemd_that_ends_at_once_is_started_ever_more_slowly),
+		test(test_umemd_that_cannot_be_started_again_is_tried_for_ever),
+		test(test_umemd_goes_on_after_qemu_has_ended_at_the_source),
+		test(test_totals_go_on_from_umemd_to_umemd),
+		test(test_nothing_is_paused_before_go_or_after_the_end),
+		test(test_paused_by_hand_there_is_no_umemd_until_recovered),
+		test(test_recovered_elsewhere_before_the_old_umemd_has_ended),
+		test(test_paused_by_hand_while_another_umemd_is_due),
+		test(test_lost_connection_is_recovered_elsewhere),
+		test(test_umemd_is_replaced_on_command),
+		test(test_descriptor_ends_with_its_umemd),
 		test(test_precopy_goes_on_until_umemd_says_that_it_converged),
 		test(test_start_postcopy_ends_precopy_at_once),
 		test(test_start_postcopy_before_umemd_is_connected_is_not_forgotten),
@@ -2334,17 +3058,30 @@ int main(void)
 		test(test_qemus_refusal_of_the_stream_is_told_to_the_source),
 		test(test_port_in_use_after_migrate_incoming_may_be_tried_again),
 		test(test_a_source_after_one_that_left_at_once_finds_qemu_waiting),
-		test(test_after_go_umemds_death_leaves_the_guest_waiting),
+		test(test_from_ready_on_another_umemd_goes_on_whenever_one_ends),
+		test(test_error_when_ready_does_not_end_the_destination),
+		test(test_destinations_umemd_that_dies_at_the_end_is_followed_for_a_while),
+		test(test_destination_may_listen_elsewhere),
+		test(test_limit_of_waiting_for_the_source),
 		test(test_a_lost_source_is_given_up_when_told),
 		test(test_many_ranges_are_asked_for_in_parts),
 		test(test_a_source_that_came_back_in_time_may_be_given_up_later),
 		test(test_waited_for_long_enough_the_policy_decides),
+		test(test_given_up_without_a_umemd_another_does_it),
+		test(test_an_adopted_one_keeps_tls_and_what_to_do_without_the_source),
 		test(test_a_page_that_keeps_coming_damaged_is_logged),
 		test(test_after_go_qemus_death_is_told_to_the_source),
 		test(test_guest_that_qemu_does_not_start_is_told),
 		test(test_guest_may_go_on_to_a_third_host_once_it_is_complete),
 		test(test_postcopy_ram_set_at_the_destination_is_qemus_once_the_guest_is_here),
 		test(test_go_before_ready_is_not_obeyed),
+		test(test_adopted_before_go_the_guest_runs_on_at_the_source),
+		test(test_adopted_after_go_the_source_goes_on_and_never_runs_the_guest),
+		test(test_go_that_cannot_be_recorded_is_not_said),
+		test(test_adopted_while_paused_by_hand_it_stays_so),
+		test(test_totals_go_on_after_an_adoption),
+		test(test_adopted_destination),
+		test(test_record_that_lacks_something_is_refused),
 		test(test_info_migrate_of_a_source),
 		test(test_info_migrate_of_precopy),
 		test(test_downtime_is_told_only_of_a_guest_that_ran),

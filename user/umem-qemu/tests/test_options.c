@@ -55,7 +55,7 @@ static void assert_qemu_gets(const char *line, const char *want)
 	for (int i = 0; i < OPTIONS_REGIONS_MAX; i++)
 		fds[i] = 20 + i;
 	parse(&options, line);
-	argv = options_qemu_argv(&options, "qemu", fds, 9);
+	argv = options_qemu_argv(&options, "qemu", fds, 9, false);
 	for (size_t i = 1; argv[i]; i++) {
 		strcat(got, i > 1 ? " " : "");
 		strcat(got, argv[i]);
@@ -67,6 +67,23 @@ static void assert_qemu_gets(const char *line, const char *want)
 	assert_string_equal(got + strlen(got) - strlen(QMP_WORDS), QMP_WORDS);
 	got[strlen(got) - strlen(QMP_WORDS)] = '\0';
 	assert_string_equal(got, want);
+}
+
+static void test_qemu_may_listen_for_qmp(void **state)
+{
+	const int fds[] = { 20 };
+	struct options options;
+	char **argv;
+	size_t nr = 0;
+
+	(void)state;
+	parse(&options, "-m 64");
+	argv = options_qemu_argv(&options, "qemu", fds, 9, true);
+	while (argv[nr])
+		nr++;
+	assert_string_equal(argv[nr - 3], "socket,id=umem-qmp,fd=9,server=on,wait=off");
+	options_free_argv(argv);
+	options_destroy(&options);
 }
 
 static void assert_refused(const char *line, const char *got, const char *wanted)
@@ -503,10 +520,30 @@ static void test_a_control_path_too_long_for_a_socket_is_refused(void **state)
 	options_destroy(&options);
 }
 
+static void test_adopt_is_for_a_qemu_that_runs(void **state)
+{
+	struct options options;
+
+	(void)state;
+	parse(&options, "--adopt web -monitor stdio --umemd /x -control /y");
+	assert_string_equal(options.adopt, "web");
+	assert_int_equal(options.nr_regions, 0);
+	assert_int_equal(options.nr_monitors, 1);
+	options_destroy(&options);
+	assert_refused("--adopt web -m 64", "\"-m\"", "only -monitor, -control and --umemd");
+	assert_refused("--adopt web -object memory-backend-ram,id=a,size=64M", "--adopt web", "only -monitor");
+	assert_refused("-vnc :1 --adopt web", "\"-vnc\"", "only -monitor, -control and --umemd");
+	assert_refused("--adopt web -postcopy -incoming tcp:0:1", "-postcopy", "to be started");
+	assert_refused("--adopt web -name x", "-name", "to be started");
+	assert_refused("--adopt", "-adopt", "wants an argument");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_main_memory_becomes_a_region_of_every_form_of_m),
+		cmocka_unit_test(test_qemu_may_listen_for_qmp),
+		cmocka_unit_test(test_adopt_is_for_a_qemu_that_runs),
 		cmocka_unit_test(test_main_memory_is_named_as_the_machine_names_it),
 		cmocka_unit_test(test_qemu_gets_main_memory_as_a_shared_file),
 		cmocka_unit_test(test_other_options_pass_unchanged),

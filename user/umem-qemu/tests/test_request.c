@@ -77,6 +77,15 @@ static void test_commands_without_arguments(void **state)
 	assert_int_equal(request.kind, REQUEST_START_POSTCOPY);
 	assert_int_equal(decode(&request, "{\"cmd\":\"cancel\"}", &error), 0);
 	assert_int_equal(request.kind, REQUEST_CANCEL);
+	assert_int_equal(decode(&request, "{\"cmd\":\"pause\"}", &error), 0);
+	assert_int_equal(request.kind, REQUEST_PAUSE);
+	assert_int_equal(decode(&request, "{\"cmd\":\"restart-pager\"}", &error), 0);
+	assert_int_equal(request.kind, REQUEST_RESTART_PAGER);
+	assert_int_equal(decode(&request, "{\"cmd\":\"recover\"}", &error), 0);
+	assert_int_equal(request.kind, REQUEST_RECOVER);
+	assert_string_equal(request.command.uri, "");
+	assert_int_equal(decode(&request, "{\"cmd\":\"recover\",\"uri\":\"unix:/x\"}", &error), 0);
+	assert_string_equal(request.command.uri, "unix:/x");
 	assert_int_equal(decode(&request, "{\"cmd\":\"info\"}", &error), 0);
 	assert_int_equal(request.kind, REQUEST_INFO);
 	assert_int_equal(decode(&request, "{\"cmd\":\"watch\"}", &error), 0);
@@ -109,6 +118,9 @@ static void test_everything_else_is_refused_with_what_came_and_what_is_wanted(vo
 		const char *object, *got, *wanted;
 	} bad[] = {
 		{ "{}", "not there", "wanted one of \"migrate\", \"start-postcopy\", \"cancel\"" },
+		{ "{\"cmd\":\"recover\",\"uri\":\"defer\"}", "recover: URI is \"defer\"", "wanted tcp:" },
+		{ "{\"cmd\":\"recover\",\"uri\":7}", "recover: uri is 7", "wanted a string" },
+		{ "{\"cmd\":\"recover\",\"to\":\"tcp:a:1\"}", "\"to\"", "wanted uri" },
 		{ "{\"cmd\":\"start-postcopy\",\"now\":true}", "\"now\"", "wanted cmd alone" },
 		{ "{\"cmd\":\"migrate\",\"uri\":\"tcp:a:1\",\"precopy\":1}", "precopy is 1", "true or false" },
 		{ "{\"cmd\":\"migrate\",\"no_push\":true,\"uri\":\"tcp:a:1\",\"precopy\":true}",

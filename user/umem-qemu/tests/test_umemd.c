@@ -60,7 +60,7 @@ static void test_source_gets_regions_prefault_and_push(void **state)
 static void test_destination_gets_regions_and_touch(void **state)
 {
 	struct umemd_setup setup = {
-		.role = MIGRATION_DESTINATION, .uri = "tcp:0:1", .touch = true,
+		.role = MIGRATION_DESTINATION, .uri = "tcp:0:1", .touch = true, .listener = -1,
 		.regions = regions, .region_fds = region_fds, .nr_regions = 1,
 	};
 	char *text;
@@ -83,6 +83,7 @@ static void test_both_get_their_part_of_tls(void **state)
 		.role = MIGRATION_SOURCE, .uri = "tcp:h:1", .command = &command,
 		.tls = json_pack("{s:s, s:s, s:s, s:b}", "type", "tls-creds-x509", "dir", "/p",
 				 "hostname", "b", "verify-peer", 1),
+		.listener = -1,
 	};
 	char *text;
 
@@ -97,6 +98,29 @@ static void test_both_get_their_part_of_tls(void **state)
 			    "--tls-x509=/p");
 	free(text);
 	json_decref(setup.tls);
+}
+
+static void test_one_that_goes_on_gets_a_session_and_no_device_state(void **state)
+{
+	struct hmp_command command = { .precopy = true };
+	struct umemd_setup setup = {
+		.role = MIGRATION_SOURCE, .uri = "tcp:h:1", .command = &command,
+		.regions = regions, .region_fds = region_fds, .nr_regions = 1,
+		.listener = 9, .session = json_object(),
+	};
+	char *text;
+
+	(void)state;
+	text = joined(umemd_argv(&setup, 7, 8));
+	assert_string_equal(text, "umemd source --control-fd=7 --resume=8 --uri=tcp:h:1 "
+			    "--region=pc.ram:20:1048576 --forward=0 --backward=0");
+	free(text);
+	setup.role = MIGRATION_DESTINATION;
+	text = joined(umemd_argv(&setup, 7, 8));
+	assert_string_equal(text, "umemd destination --control-fd=7 --resume=8 --uri=tcp:h:1 "
+			    "--region=pc.ram:20:1048576 --listen-fd=9");
+	free(text);
+	json_decref(setup.session);
 }
 
 /* ---- a process ---- */
@@ -115,12 +139,12 @@ static void event(void *context, struct umemd *umemd, json_t *event)
 	strcat(seen->events, " ");
 }
 
-static void gone(void *context, struct umemd *umemd, const char *how)
+static void gone(void *context, struct umemd *umemd, const char *how, bool clean)
 {
 	struct seen *seen = context;
 
 	(void)umemd;
-	snprintf(seen->gone, sizeof(seen->gone), "%s", how);
+	snprintf(seen->gone, sizeof(seen->gone), "%s%s", how, clean ? "" : "!");
 }
 
 static const struct umemd_ops ops = { .event = event, .gone = gone };
@@ -138,11 +162,13 @@ static char *write_script(const char *body)
 	return path;
 }
 
-static struct umemd *start(const char *path, struct seen *seen, int *stream)
+static struct umemd *start_with(const char *path, struct seen *seen, int *stream,
+				json_t *session)
 {
 	struct hmp_command command = { 0 };
 	struct umemd_setup setup = {
 		.path = path, .role = MIGRATION_SOURCE, .uri = "tcp:h:1", .command = &command,
+		.listener = -1, .session = session,
 	};
 	char *error = NULL;
 	struct umemd *umemd = umemd_start(&setup, &ops, seen, stream, &error);
@@ -152,12 +178,33 @@ static struct umemd *start(const char *path, struct seen *seen, int *stream)
 	return umemd;
 }
 
+static struct umemd *start(const char *path, struct seen *seen, int *stream)
+{
+	return start_with(path, seen, stream, NULL);
+}
+
 static void reap(struct umemd *umemd)
 {
 	int status;
 
 	assert_int_equal(waitpid(umemd_pid(umemd), &status, 0), umemd_pid(umemd));
 	umemd_reaped(umemd, status);
+}
+
+static void test_session_is_read_to_its_end(void **state)
+{
+	char *path = write_script("[ \"$(cat <&$S)\" = '{\"id\":\"secret\"}' ] && exit 3");
+	json_t *session = json_pack("{s:s}", "id", "secret");
+	struct seen seen = { 0 };
+	int stream;
+
+	(void)state;
+	reap(start_with(path, &seen, &stream, session));
+	assert_int_equal(stream, -1);
+	assert_string_equal(seen.gone, "exited with status 3!");
+	json_decref(session);
+	unlink(path);
+	free(path);
 }
 
 static void test_commands_and_events_and_the_stream_pass(void **state)
@@ -248,7 +295,7 @@ static void test_dismissed_one_that_does_not_end_is_killed(void **state)
 	assert_int_equal(waitpid(umemd_pid(umemd), NULL, WNOHANG), 0);
 	loop_once();
 	reap(umemd);
-	assert_string_equal(seen.gone, "was killed by signal 9 (Killed)");
+	assert_string_equal(seen.gone, "was killed by signal 9 (Killed)!");
 	unlink(path);
 	free(path);
 }
@@ -324,8 +371,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_source_gets_regions_prefault_and_push),
 		cmocka_unit_test(test_destination_gets_regions_and_touch),
+		cmocka_unit_test(test_one_that_goes_on_gets_a_session_and_no_device_state),
 		cmocka_unit_test(test_both_get_their_part_of_tls),
 		cmocka_unit_test(test_commands_and_events_and_the_stream_pass),
+		cmocka_unit_test(test_session_is_read_to_its_end),
 		cmocka_unit_test(test_descriptor_of_the_uri_is_given_away),
 		cmocka_unit_test(test_descriptor_that_is_not_to_be_had_is_told),
 		cmocka_unit_test(test_dismissed_one_that_does_not_end_is_killed),

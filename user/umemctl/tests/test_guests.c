@@ -120,7 +120,7 @@ static pid_t dead_pid(void)
 static char *make_socket(const char *folder, pid_t pid, int *fd)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	char *path = runtime_socket(folder, pid);
+	char *path = runtime_file(folder, pid, RUNTIME_SOCKET);
 
 	strcpy(address.sun_path, path);
 	*fd = socket(AF_UNIX, SOCK_STREAM, 0);

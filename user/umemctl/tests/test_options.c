@@ -50,7 +50,8 @@ static void test_every_command_is_known(void **state)
 		enum ctl_command command;
 	} lines[] = {
 		{ "list", CTL_LIST }, { "migrate tcp:a:1", CTL_MIGRATE }, { "cancel", CTL_CANCEL },
-		{ "start-postcopy", CTL_START_POSTCOPY },
+		{ "start-postcopy", CTL_START_POSTCOPY }, { "pause", CTL_PAUSE },
+		{ "recover", CTL_RECOVER }, { "pager restart", CTL_RESTART_PAGER },
 		{ "give-up", CTL_GIVE_UP }, { "gone --guest 7", CTL_GONE },
 		{ "set lost-source poison", CTL_SET },
 		{ "info", CTL_INFO }, { "migrate-info", CTL_INFO }, { "--help", CTL_HELP },
@@ -104,12 +105,26 @@ static void test_info_may_be_json(void **state)
 	assert_false(parse("info").json);
 }
 
+static void test_recover_may_have_a_uri(void **state)
+{
+	(void)state;
+	assert_null(parse("recover").uri);
+	assert_string_equal(parse("recover tcp:a:1 --guest 7").uri, "tcp:a:1");
+	assert_string_equal(parse("recover tcp:a:1 --guest 7").guest, "7");
+	assert_string_equal(parse("pager restart --guest web").guest, "web");
+}
+
 static void test_bad_lines_are_refused_with_what_is_wanted(void **state)
 {
 	static const struct {
 		const char *line, *got, *wanted;
 	} bad[] = {
-		{ "", "\"\"", "list, migrate, start-postcopy, cancel, give-up, gone, set, info, migrate-info" },
+		{ "", "\"\"", "list, migrate, start-postcopy, cancel, pause, recover, pager, give-up, gone, set, info, migrate-info" },
+		{ "pause now", "\"now\"", "at most 0" },
+		{ "recover defer", "recover: URI is \"defer\"", "wanted tcp:HOST:PORT" },
+		{ "recover tcp:a:1 8", "\"8\"", "at most 1" },
+		{ "pager", "\"\" is what to do", "wanted restart" },
+		{ "pager stop", "\"stop\" is what to do", "wanted restart" },
 		{ "move tcp:a:1", "\"move\"", "wanted one of: list" },
 		{ "list 1", "\"1\"", "at most 0" },
 		{ "list --guest 1", "--guest", "wanted: umemctl list" },
@@ -153,7 +168,8 @@ static void test_bad_lines_are_refused_with_what_is_wanted(void **state)
 static void test_help_names_every_command_and_the_exit_status(void **state)
 {
 	static const char *const named[] = {
-		"list", "migrate [-p [-n]] [-m]", "start-postcopy", "cancel", "give-up", "gone",
+		"list", "migrate [-p [-n]] [-m]", "start-postcopy", "cancel", "pause",
+		"recover [--guest GUEST] [URI]", "pager restart", "give-up", "gone",
 		"set [--guest GUEST] lost-source wait|poison", "info [--json]", "migrate-info", "--guest",
 		"Exit status: 0", "1 it failed", "2 the command line",
 	};
@@ -172,6 +188,7 @@ int main(void)
 		cmocka_unit_test(test_migrate_takes_its_options_in_any_place),
 		cmocka_unit_test(test_what_is_not_said_is_left_to_umem_qemu),
 		cmocka_unit_test(test_info_may_be_json),
+		cmocka_unit_test(test_recover_may_have_a_uri),
 		cmocka_unit_test(test_bad_lines_are_refused_with_what_is_wanted),
 		cmocka_unit_test(test_help_names_every_command_and_the_exit_status),
 	};

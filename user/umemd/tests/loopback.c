@@ -188,6 +188,7 @@ struct side {
 	bool running;
 	int status;
 	json_t *progress;	/* the latest */
+	json_t *session;	/* for one that goes on with it */
 	unsigned int converged;	/* times that it said so */
 	json_int_t remaining;	/* bytes, when it did */
 };
@@ -197,8 +198,10 @@ struct side {
 /* What umemds are told of TLS that start from now on: destinations, then sources. */
 static const char *tls_options[2][3];
 
-static void start_side(struct side *side, const char *role, const char *uri,
-		       const struct memory *memory, unsigned int count, const char *const *extra)
+/* @session: to go on with, taken over; NULL: a new one */
+static void start_side_with(struct side *side, const char *role, const char *uri,
+			    const struct memory *memory, unsigned int count,
+			    const char *const *extra, json_t *session)
 {
 	char texts[ARGUMENTS][256];
 	char *arguments[ARGUMENTS + 1];
@@ -210,7 +213,12 @@ static void start_side(struct side *side, const char *role, const char *uri,
 	snprintf(texts[n++], 256, "umemd");
 	snprintf(texts[n++], 256, "%s", role);
 	snprintf(texts[n++], 256, "--control-fd=%d", sockets[1]);
-	snprintf(texts[n++], 256, "--state-fd=%d", states[1]);
+	snprintf(texts[n++], 256, session ? "--resume=%d" : "--state-fd=%d", states[1]);
+	if (session) {
+		json_dumpfd(session, states[0], 0);
+		shutdown(states[0], SHUT_WR);
+		json_decref(session);
+	}
 	snprintf(texts[n++], 256, "--uri=%s", uri);
 	for (unsigned int i = 0; i < count; i++)
 		snprintf(texts[n++], 256, "--region=%s:%d:%llu", memory[i].name, memory[i].fd,
@@ -248,12 +256,18 @@ static void start_side(struct side *side, const char *role, const char *uri,
 	jsonl_init(&side->jsonl, side->control, 65536, 65536);
 }
 
+static void start_side(struct side *side, const char *role, const char *uri,
+		       const struct memory *memory, unsigned int count, const char *const *extra)
+{
+	start_side_with(side, role, uri, memory, count, extra, NULL);
+}
+
 static void command(struct side *side, json_t *object)
 {
 	jsonl_send(&side->jsonl, object);
 }
 
-/* The next event that is neither progress nor converged; NULL at the end or after @timeout_ms. */
+/* The next event but progress, converged and session; NULL at the end or after @timeout_ms. */
 static json_t *next_event(struct side *side, int timeout_ms)
 {
 	uint64_t deadline = now_ns() + (uint64_t)timeout_ms * NSEC_PER_MSEC;
@@ -272,6 +286,12 @@ static json_t *next_event(struct side *side, int timeout_ms)
 				side->converged++;
 				side->remaining = json_integer_value(
 					json_object_get(object, "remaining_bytes"));
+				json_decref(object);
+				continue;
+			}
+			if (event && !strcmp(event, "session")) {
+				json_decref(side->session);
+				side->session = json_incref(json_object_get(object, "session"));
 				json_decref(object);
 				continue;
 			}
@@ -306,6 +326,23 @@ static bool expect_at(int line, struct side *side, const char *event, const char
 
 #define expect(side, event, key, value) expect_at(__LINE__, side, event, key, value)
 #define expect_state(side, value) expect_at(__LINE__, side, "state", "state", value)
+
+/* Whatever is told before that. */
+static bool reach_state_at(int line, struct side *side, const char *state)
+{
+	bool reached = false;
+	json_t *object;
+
+	while (!reached && (object = next_event(side, TIMEOUT_MS))) {
+		const char *is = json_string_value(json_object_get(object, "state"));
+
+		reached = is && !strcmp(is, state);
+		json_decref(object);
+	}
+	return check_at(line, reached, "reached", "wanted state %s", state);
+}
+
+#define reach_state(side, state) reach_state_at(__LINE__, side, state)
 
 static json_int_t counter(const struct side *side, const char *key)
 {
@@ -359,6 +396,7 @@ static void end_side(struct side *side)
 	}
 	jsonl_destroy(&side->jsonl);
 	json_decref(side->progress);
+	json_decref(side->session);
 	close(side->control);
 	if (side->state >= 0)
 		close(side->state);
@@ -683,6 +721,13 @@ static bool hand_over(struct migration *m)
 static bool switch_over(struct migration *m)
 {
 	return both_advise(m) && hand_over(m);
+}
+
+static bool cut_ends(struct migration *m)
+{
+	return expect_state(&m->source, "paused") && expect_state(&m->destination, "paused") &&
+	       expect_state(&m->source, "recover") && expect_state(&m->destination, "recover") &&
+	       expect_state(&m->source, "running") && expect_state(&m->destination, "running");
 }
 
 static void expect_end(struct migration *m)
@@ -1408,8 +1453,7 @@ static void test_lost_channel(struct migration *m)
 	if (!both_advise(m) || !both_have_channels(m, 2, 2) || !hand_over(m))
 		return;
 	m->relay.cut_one = 5;	/* the last: control, two first ones, then the others */
-	if (expect_state(&m->source, "paused") && expect_state(&m->destination, "paused") &&
-	    expect_state(&m->source, "running") && expect_state(&m->destination, "running"))
+	if (cut_ends(m))
 		both_have_channels(m, 2, 2);
 	start_touching(touchers, 4, m, 8 * MIB / PAGE, true);
 	expect_end(m);
@@ -1598,9 +1642,7 @@ static void cut_and_resume(struct migration *m, const char *const *extra, int cu
 			   m->relay.forwarded - before))
 			break;
 		m->relay.cut = true;
-		if (!expect_state(&m->source, "paused") || !expect_state(&m->destination, "paused") ||
-		    !expect_state(&m->source, "running") ||
-		    !expect_state(&m->destination, "running"))
+		if (!cut_ends(m))
 			break;
 	}
 	expect_end(m);
@@ -1629,11 +1671,197 @@ static void test_cut_with_waiters(struct migration *m)
 	start_touching(touchers, 4, m, 4 * MIB / PAGE, true);
 	sleep(2);
 	m->relay.refuse = false;
-	expect_state(&m->source, "running");
-	expect_state(&m->destination, "running");
+	reach_state(&m->source, "running");
+	reach_state(&m->destination, "running");
 	expect_end(m);
 	stop_touching(touchers, 4);
 	check_memory(m);
+}
+
+/* One that has ended is followed by another, as by umem-qemu. */
+
+static json_t *session_of(struct side *side, bool gone)
+{
+	json_t *session = json_deep_copy(side->session);
+
+	json_object_set_new(session, "gone", json_boolean(gone));
+	json_object_set_new(session, "run", json_true());
+	return session;
+}
+
+static void replace_source(struct migration *m, const char *const *extra)
+{
+	json_t *session = session_of(&m->source, true);
+	char uri[64];
+
+	uri_of(uri, m->relay.port ? m->relay.port : m->port);
+	end_side(&m->source);
+	start_side_with(&m->source, "source", uri, m->from, m->nr_from, extra,
+			json_incref(session));
+	m->source.session = session;
+}
+
+static void replace_destination(struct migration *m, bool gone)
+{
+	json_t *session = session_of(&m->destination, gone);
+	char uri[64];
+
+	uri_of(uri, m->port);
+	end_side(&m->destination);
+	start_side_with(&m->destination, "destination", uri, m->to, m->nr_to, NULL,
+			json_incref(session));
+	m->destination.session = session;
+	expect(&m->destination, "listening", "uri", uri);
+}
+
+/* Told to, or killed. */
+static void ends(struct side *side, bool told)
+{
+	if (told)
+		command(side, json_pack("{s:s}", "cmd", "stop"));
+	else
+		kill(side->pid, SIGKILL);
+	check(wait_side(side) == (told ? 0 : 1000 + SIGKILL), "exit status %d", side->status);
+}
+
+/* @told: they end because they are told to */
+static void replace_six_times(struct migration *m, const char *const *extra, bool told)
+{
+	struct toucher touchers[4];
+
+	begin(m, 2, 12 * MIB, extra, false);
+	if (!switch_over(m))
+		return;
+	start_touching(touchers, 4, m, 3000, false);
+	for (int i = 0; i < 6 && !test_failed; i++) {
+		bool source = i % 3 != 1, destination = i % 3 != 0;
+
+		usleep(300000);
+		if (source)
+			ends(&m->source, told);
+		if (destination)
+			ends(&m->destination, told);
+		if (source)
+			replace_source(m, extra);
+		if (destination)
+			replace_destination(m, true);
+		reach_state(&m->source, "running");
+		reach_state(&m->destination, "running");
+	}
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_bulk_bandwidth", 0));
+	reach_state(&m->destination, "end");
+	reach_state(&m->source, "end");
+	stop_touching(touchers, 4);
+	check_memory(m);
+	check(wait_side(&m->source) == 0);
+	check(wait_side(&m->destination) == 0);
+	check(counter(&m->destination, "pages_present") == counter(&m->source, "pages_total"));
+}
+
+static const char *const slow[] = { "--max-bulk-bandwidth=2000000", NULL };
+
+static void test_killed_and_replaced(struct migration *m)
+{
+	replace_six_times(m, slow, false);
+}
+
+static void test_stopped_and_replaced(struct migration *m)
+{
+	static const char *const extra[] = { "--max-bulk-bandwidth=2000000", "--compress=zstd",
+					     NULL };
+
+	replace_six_times(m, extra, true);
+}
+
+static bool source_gives_up(struct side *source)
+{
+	json_t *event = next_event(source, TIMEOUT_MS);
+	const char *name = json_string_value(json_object_get(event, "event"));
+	bool gives_up = name && !strcmp(name, "error");
+
+	json_decref(event);
+	return gives_up && check(wait_side(source) == 1);
+}
+
+/* Whoever was killed before GO came to the other side: RESUME brings it. */
+static void go_by_resume(struct migration *m, bool source_dies, bool destination_dies)
+{
+	begin(m, 1, 4 * MIB, NULL, false);
+	if (!both_advise(m))
+		return;
+	command(&m->source, json_pack("{s:s}", "cmd", "stopped"));
+	if (!carry_state(m, 1000) || !expect_state(&m->source, "listen") ||
+	    !expect_state(&m->destination, "listen"))
+		return;
+	command(&m->destination, json_pack("{s:s}", "cmd", "ready"));
+	if (!expect(&m->source, "ready", NULL, NULL))
+		return;
+	if (source_dies) {
+		ends(&m->source, false);
+		reach_state(&m->destination, "paused");
+	}
+	if (destination_dies) {
+		kill(m->source.pid, SIGSTOP);
+		ends(&m->destination, false);
+		replace_destination(m, false);
+		reach_state(&m->destination, "paused");
+		if (!source_dies)
+			command(&m->source, json_pack("{s:s,s:b}", "cmd", "go", "run", 1));
+		kill(m->source.pid, SIGCONT);
+	}
+	/* One that sees the other side end before it is told to say GO gives up, not knowing. */
+	if (source_dies || source_gives_up(&m->source))
+		replace_source(m, NULL);
+	check(expect(&m->destination, "go", NULL, NULL));
+	reach_state(&m->destination, "end");
+	reach_state(&m->source, "end");
+	check_memory(m);
+}
+
+static void test_source_killed_before_it_said_go(struct migration *m)
+{
+	go_by_resume(m, true, false);
+}
+
+static void test_destination_killed_before_it_heard_go(struct migration *m)
+{
+	go_by_resume(m, false, true);
+}
+
+static void test_both_killed_around_go(struct migration *m)
+{
+	go_by_resume(m, true, true);
+}
+
+/* The source has not heard that all is there: the guest has discarded the rest. */
+static void test_destination_killed_at_the_end(struct migration *m)
+{
+	static const char *const none[] = { "--no-push", NULL };
+
+	begin(m, 1, 4 * MIB, none, false);
+	if (!switch_over(m))
+		return;
+	kill(m->source.pid, SIGSTOP);
+	check(!umem_discard(m->to[0].fd, 0, 4 * MIB));
+	reach_state(&m->destination, "end");
+	ends(&m->source, false);
+	ends(&m->destination, false);
+	replace_destination(m, true);
+	expect_state(&m->destination, "end");
+	replace_source(m, none);
+	reach_state(&m->source, "end");
+	check(wait_side(&m->source) == 0);
+	check(wait_side(&m->destination) == 0);
+}
+
+static void test_session_that_is_no_good(struct migration *m)
+{
+	memset(m, 0, sizeof(*m));
+	make_regions(m, 1, MIB);
+	start_side_with(&m->source, "source", "tcp:127.0.0.1:9", m->from, 1, NULL,
+			json_pack("{s:s}", "id", "nothing"));
+	expect(&m->source, "error", "message", "no good \"id\", wanted 32 hexadecimal digits");
+	check(wait_side(&m->source) == 1);
 }
 
 /* A guest's process: maps the region, and at a byte counts its faults on all of it. */
@@ -3403,6 +3631,16 @@ static const struct {
 	{ "launcher gone after GO: the migration goes on", test_launcher_gone_after_go },
 	{ "connections cut after GO four times, resumed each time", test_cut_and_resumed },
 	{ "threads wait through an outage", test_cut_with_waiters },
+	{ "killed after GO and replaced: source, destination, both, twice",
+	  test_killed_and_replaced },
+	{ "told to stop after GO and replaced, with zstd", test_stopped_and_replaced },
+	{ "source killed before it said GO: its successor does",
+	  test_source_killed_before_it_said_go },
+	{ "destination killed before it heard GO: its successor does",
+	  test_destination_killed_before_it_heard_go },
+	{ "both killed around GO", test_both_killed_around_go },
+	{ "both killed at the end: their successors come to it", test_destination_killed_at_the_end },
+	{ "a session to go on with that is no good: said why", test_session_that_is_no_good },
 	{ "both have no capabilities and only the descriptors they need", test_rights },
 	{ "errands for a unix socket have the one capability they need", test_rights_of_errands },
 #ifdef __x86_64__

@@ -68,6 +68,19 @@ static void test_source(void **state)
 	assert_true(options.precopy && options.policy.push);
 }
 
+static void test_going_on(void **state)
+{
+#define GOES_ON "source --control-fd=3 --uri=tcp:host:4444 --region=ram0:5:8192 --resume=8 "
+	(void)state;
+	assert_int_equal(parse(GOES_ON), OPTIONS_RUN);
+	assert_int_equal(options.resume_fd, 8);
+	assert_int_equal(options.state_fd, -1);
+	expect_wrong(GOES_ON "--state-fd=4", "--resume and --state-fd");
+	expect_wrong(GOES_ON "--precopy", "--resume and --precopy");
+	expect_wrong(GOES_ON "--listen-fd=4", "--listen-fd is for the destination only");
+	expect_wrong(GOES_ON "--resume=x", "--resume is \"x\", wanted a number");
+}
+
 static void test_destination(void **state)
 {
 	(void)state;
@@ -75,6 +88,10 @@ static void test_destination(void **state)
 	assert_int_equal(options.role, ROLE_DESTINATION);
 	assert_true(options.preallocate);
 	assert_false(options.touch);
+	assert_int_equal(options.listen_fd, -1);
+	assert_int_equal(options.resume_fd, -1);
+	assert_int_equal(parse(DESTINATION "--listen-fd=9"), OPTIONS_RUN);
+	assert_int_equal(options.listen_fd, 9);
 	assert_int_equal(parse(DESTINATION "--no-prealloc --touch"), OPTIONS_RUN);
 	assert_false(options.preallocate);
 	assert_true(options.touch);
@@ -220,6 +237,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_source),
 		cmocka_unit_test(test_destination),
+		cmocka_unit_test(test_going_on),
 		cmocka_unit_test(test_help_and_version),
 		cmocka_unit_test(test_roles),
 		cmocka_unit_test(test_what_is_missing_is_named),

@@ -45,6 +45,38 @@ static struct session source_running(void)
 	return session;
 }
 
+static struct session one_that_goes_on(enum session_role role, bool gone)
+{
+	struct session session;
+
+	session_init(&session, role);
+	session_go_on(&session, gone);
+	return session;
+}
+
+static void test_session_goes_on_with_another_umemd(void **state)
+{
+	struct session source = one_that_goes_on(ROLE_SOURCE, true);
+	struct session destination = one_that_goes_on(ROLE_DESTINATION, false);
+
+	(void)state;
+	happens(&source, EVENT_CONNECTED, SESSION_RESUME);
+	comes(&source, CHANNEL_CONTROL, FRAME_BITMAP, SESSION_RESUME);
+	comes(&source, CHANNEL_CONTROL, FRAME_PREPARED, SESSION_RUNNING);
+	happens(&source, EVENT_LOST, SESSION_PAUSED);
+
+	happens(&destination, EVENT_LOST, SESSION_PAUSED);
+	assert_false(destination.gone);
+	comes(&destination, CHANNEL_CONTROL, FRAME_RESUME, SESSION_RESUME);
+	assert_true(destination.gone);
+	happens(&destination, EVENT_PREPARED, SESSION_RUNNING);
+
+	/* The last pages may become present without the source. */
+	destination = one_that_goes_on(ROLE_DESTINATION, true);
+	happens(&destination, EVENT_COMPLETE, SESSION_END);
+	comes(&destination, CHANNEL_CONTROL, FRAME_RESUME, SESSION_END);
+}
+
 static struct session destination_ready(void)
 {
 	struct session session;
@@ -359,6 +391,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_source_from_start_to_end),
+		cmocka_unit_test(test_session_goes_on_with_another_umemd),
 		cmocka_unit_test(test_destination_from_start_to_end),
 		cmocka_unit_test(test_lost_after_go_is_resumed),
 		cmocka_unit_test(test_lost_before_go_is_the_end),
