@@ -33,8 +33,9 @@ static const uint32_t next[2][SESSION_STATES] = {
 		[SESSION_LISTEN] = TO(READY),
 		[SESSION_READY] = TO(RUNNING) | TO(PAUSED) | TO(RESUME),
 		[SESSION_RUNNING] = TO(PAUSED) | TO(RESUME) | TO(END),
-		[SESSION_PAUSED] = TO(RESUME),
-		[SESSION_RESUME] = TO(RUNNING) | TO(PAUSED),
+		/* To the end without RUNNING: the source was given up. */
+		[SESSION_PAUSED] = TO(RESUME) | TO(END),
+		[SESSION_RESUME] = TO(RUNNING) | TO(PAUSED) | TO(END),
 	},
 };
 
