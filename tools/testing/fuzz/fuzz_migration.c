@@ -39,6 +39,7 @@ static const char *const replies[] = {
 	("[{\"capability\":\"x-ignore-shared\",\"state\":false},"
 	 "{\"capability\":\"pause-before-switchover\",\"state\":false},"
 	 "{\"capability\":\"postcopy-ram\",\"state\":true},"
+	 "{\"capability\":\"late-block-activate\",\"state\":false},"
 	 "{\"capability\":\"events\",\"state\":false}]"),
 	("{\"max-bandwidth\":134217728,\"max-postcopy-bandwidth\":0,\"downtime-limit\":300,"
 	 "\"multifd-channels\":2,\"multifd-compression\":\"none\"}"),

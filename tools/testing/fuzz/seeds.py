@@ -403,6 +403,17 @@ def migration():
     for word in (b'{"event":"error","message":7}', b'{"event":"progress","pages_total":"x"}',
                  b'{"event":"state"}'):
         yield bytes((0, command, 0) + ask + (text, len(word) & ~1)) + word
+    # After GO: umemd ends, is paused, goes on; the source is given up.
+    here = (1, reply, 5, reply, 6, reply, 0, reply, 0, umemd, 15, umemd, 0, umemd, 1, reply, 0,
+            reply, 0, reply, 0, umemd, 2, event, 6, umemd, 7, reply, 10, reply, 0, reply, 0)
+    yield bytes(here + (umemd_gone, 0, timer, 0, command, 8, umemd_gone, 1, command, 9, umemd, 16,
+                        umemd, 3, umemd, 5, umemd_gone, 1))
+    yield bytes(here + (command, 12, command, 13, umemd, 4, timer, 1, umemd_gone, 0, timer, 0,
+                        umemd, 17, umemd, 18))
+    yield bytes((0, command, 0, reply, 1, reply, 5, reply, 6, reply, 7, umemd, 15, umemd, 0,
+                 umemd, 1, reply, 5, reply, 6, reply, 7, reply, 0, reply, 0, reply, 0, event, 3,
+                 event, 0, event, 4, umemd, 2, umemd, 6, reply, 0, event, 6, umemd_gone, 0,
+                 timer, 0, command, 8, umemd_gone, 1, command, 10, umemd, 5))
 
 
 TARGETS = (codec, session, channel, compress, jsonl, destination, source, stream, monitor, options,
