@@ -3402,6 +3402,12 @@ static void test_psk(struct migration *m)
 	test_push(m);
 }
 
+static void test_psk_killed_and_replaced(struct migration *m)
+{
+	use_keys(NULL, NULL);
+	test_killed_and_replaced(m);
+}
+
 static void test_psk_unix(struct migration *m)
 {
 	use_keys(NULL, NULL);
@@ -3690,6 +3696,7 @@ static const struct {
 	  test_x509_without_a_client },
 	{ "TLS, PSK: everything arrives over tcp", test_psk },
 	{ "TLS, PSK: everything arrives over a unix socket", test_psk_unix },
+	{ "TLS, PSK: killed after GO and replaced", test_psk_killed_and_replaced },
 	{ "TLS, PSK: two stages over one inherited descriptor", test_psk_fd_two_stages },
 	{ "TLS, x509: other CA, other host, no certificate: refused, said at both sides",
 	  test_x509_refused },
