@@ -161,9 +161,4 @@ def main(runs):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2 or not all(arg.isdigit() and int(arg) for arg in sys.argv[1:]):
-        sys.exit("usage: stages.py [RUNS]")
-    try:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
-    except (vm.Failure, lab.LabError) as problem:
-        sys.exit(f"bench failed: {problem}")
+    measure.run_bench(main, 3)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Figures of one migration, the same way for umem and for QEMU's own post-copy."""
 
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import vm
 import guest
@@ -53,3 +55,13 @@ def migrate_with_qemu(a, b, mode="postcopy"):
     for side in (source, destination):
         side.qemu.kill()
     return figures(result.stopped_ms, result.total_ms, destination.reports())
+
+
+def run_bench(main, runs):
+    """The command line of a bench that takes a number of runs: main() of it, or of @runs."""
+    if len(sys.argv) > 2 or not all(arg.isdigit() and int(arg) for arg in sys.argv[1:]):
+        sys.exit(f"usage: {Path(sys.argv[0]).name} [RUNS]")
+    try:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else runs)
+    except (vm.Failure, vm.lab.LabError) as problem:
+        sys.exit(f"bench failed: {problem}")
