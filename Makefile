@@ -92,6 +92,8 @@ deps-build deps-lab deps-fuzz deps-afl:
 lab-build: deps-build deps-lab
 	$(MAKE) module KVER=$(LAB_KVER)
 	$(MAKE) user selftests
+	$(MAKE) -s -C tools/testing/guest BUILD=$(O)/guest
+	$(MAKE) -s -C tools/testing/e2e BUILD=$(O)/e2e
 
 lab: lab-build
 	tools/testing/lab/lab shell
@@ -137,7 +139,6 @@ check-fuzz: fuzz-build
 	$(FUZZ) --seconds 60
 
 check-lab: lab-build
-	$(MAKE) -s -C tools/testing/guest BUILD=$(O)/guest
 	$(PYTHON) tools/testing/lab/selftest.py
 
 check-selftests: lab-build
