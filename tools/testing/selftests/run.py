@@ -21,7 +21,7 @@ PROGRAMS = {name: str(BINARIES / name)
                          "track_pin", "track_kvm")}
 PROGRAMS["loopback"] = f"{USER / 'loopback'} {USER / 'umemd'}"
 NEED_KVM = {"track_kvm"}
-TIMEOUT = 300
+TIMEOUT = 600
 
 
 def run_program(host, program):

@@ -723,11 +723,16 @@ static bool switch_over(struct migration *m)
 	return both_advise(m) && hand_over(m);
 }
 
+static bool resumed(struct migration *m)
+{
+	return expect_state(&m->source, "recover") && expect_state(&m->destination, "recover") &&
+	       expect_state(&m->source, "running") && expect_state(&m->destination, "running");
+}
+
 static bool cut_ends(struct migration *m)
 {
 	return expect_state(&m->source, "paused") && expect_state(&m->destination, "paused") &&
-	       expect_state(&m->source, "recover") && expect_state(&m->destination, "recover") &&
-	       expect_state(&m->source, "running") && expect_state(&m->destination, "running");
+	       resumed(m);
 }
 
 static void expect_end(struct migration *m)
@@ -892,7 +897,7 @@ static void *keep_writing(void *argument)
 	return NULL;
 }
 
-#define WRITERS 3
+#define WRITERS 2	/* who leave umemd something of two processors */
 
 static void start_writing(struct writer *writers, struct migration *m, useconds_t pause)
 {
@@ -945,7 +950,7 @@ static void travel_in_two_stages(struct migration *m, json_int_t rounds)
 
 	if (!both_advise(m))
 		return;
-	start_writing(writers, m, 0);
+	start_writing(writers, m, 50);
 	wait_counter(&m->source, "round", rounds);
 	stop_writing(writers);
 	moved = hand_over(m);
@@ -1010,7 +1015,7 @@ static void test_precopy_does_not_converge(struct migration *m)
 				      "max_precopy_bandwidth", 4 << 20));
 	if (!both_advise(m))
 		return;
-	start_writing(writers, m, 0);
+	start_writing(writers, m, 50);
 	wait_counter(&m->source, "round", 2);
 	check(m->source.converged == 0);
 	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_precopy_bandwidth", 0));
@@ -1060,13 +1065,13 @@ static void test_precopy_bandwidth(struct migration *m)
 	struct writer writers[WRITERS];
 
 	begin(m, 2, 16 * MIB, precopy, false);
-	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_precopy_bandwidth", 4 << 20));
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_precopy_bandwidth", 2 << 20));
 	if (!both_advise(m))
 		return;
-	start_writing(writers, m, 0);
+	start_writing(writers, m, 50);
+	check_rate(&m->source, 2 << 20);
+	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_precopy_bandwidth", 4 << 20));
 	check_rate(&m->source, 4 << 20);
-	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "max_precopy_bandwidth", 8 << 20));
-	check_rate(&m->source, 8 << 20);
 	stop_writing(writers);
 	/* what follows after the switch is not limited by it */
 	if (hand_over(m)) {
@@ -1429,7 +1434,7 @@ static void test_channels_in_precopy(struct migration *m)
 	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "downtime_limit_ms", 0));
 	if (!both_advise(m))
 		return;
-	start_writing(writers, m, 0);
+	start_writing(writers, m, 50);
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
 		set_channels(m, 1, numbers[i]);
 		if (!both_have_channels(m, 1, numbers[i]) ||
@@ -2437,6 +2442,7 @@ static void resume_by_hand(struct migration *m, struct handmade *source)
 	while (hear(source, CHANNEL_CONTROL, &frame) && frame.type == FRAME_BITMAP)
 		;
 	check(frame.type == FRAME_PREPARED, "%s came", frame_name(frame.type));
+	expect_state(&m->destination, "recover");
 	expect_state(&m->destination, "running");
 }
 
@@ -2754,7 +2760,7 @@ static json_int_t pages_gone(struct migration *m, uint64_t *named, uint64_t *lea
 		}
 		if (!strcmp(event, "gone"))
 			pages = json_integer_value(json_object_get(object, "pages"));
-		else if (strcmp(event, "gone-ranges"))
+		else if (strcmp(event, "gone-ranges") && strcmp(event, "state"))
 			check(false, "event %s came", event);
 		json_decref(object);
 	}
@@ -2808,7 +2814,9 @@ static void test_source_given_up(struct migration *m)
 	}
 	/* the source may try as long as it likes */
 	m->relay.refuse = false;
-	check(!next_event(&m->source, 1500) && m->source.running);
+	for (int i = 0; i < 5; i++)
+		json_decref(next_event(&m->source, 300));
+	check(m->source.running);
 	check(!umem_info(m->to[0].fd, &info) && !info.missing && !info.waiters &&
 	      info.poisoned == (pages - touched) * PAGE);
 	signal(SIGBUS, SIG_DFL);
@@ -2973,7 +2981,7 @@ static bool state_among_refusals(struct migration *m, const char *state)
 /* The real source begins, runs, loses its connections and comes back; all in bounded time. */
 static void test_flood(struct migration *m)
 {
-	static const char *const extra[] = { "--max-bulk-bandwidth=4000000", NULL };
+	static const char *const extra[] = { "--max-bulk-bandwidth=500000", NULL };
 	struct toucher touchers[4];
 	struct flood flood;
 	uint64_t started;
@@ -3008,6 +3016,7 @@ static void test_flood(struct migration *m)
 	m->relay.cut = true;
 	started = now_ns();
 	if (!expect_state(&m->source, "paused") || !state_among_refusals(m, "paused") ||
+	    !expect_state(&m->source, "recover") || !state_among_refusals(m, "recover") ||
 	    !expect_state(&m->source, "running") || !state_among_refusals(m, "running"))
 		goto out;
 	printf("# and was resumed in %llu ms, %ld strangers came\n",
@@ -3065,7 +3074,7 @@ static void test_stranger_cannot_take_a_place(struct migration *m)
 	put16(join + SESSION_SIZE, PROTOCOL_VERSION);
 	knock(m, &stranger, FRAME_RESUME, join, RESUME_BYTES, 0, "RESUME names a session");
 	m->relay.refuse = false;
-	if (expect_state(&m->source, "running") && expect_state(&m->destination, "running")) {
+	if (resumed(m)) {
 		struct toucher toucher;
 
 		knock(m, &stranger, FRAME_RESUME, join, RESUME_BYTES, 0, "RESUME names a session");
