@@ -291,8 +291,9 @@ class Migration:
     def _need_destination(self):
         """A fresh one, unless there is one that waits for a source."""
         if self.destination:
+            # QEMU quits late, and then not of itself, if it waits for a page
             with suppress(lab.JobTimeout):
-                self.destination.job.wait(2)
+                self.destination.job.wait(30 if self._has("destination", "FAILED") else 2)
             if self.destination.alive() and not self._reached("ready"):
                 return
             self.destination.end()
