@@ -22,7 +22,7 @@ FUZZ = tools/testing/fuzz/fuzz --seed $(FUZZ_SEED) --build $(O)/fuzz
 .PHONY: all help module user selftests install install-module install-user uninstall \
 	deps-build deps-lab lab-build lab demo check check-unit check-lab check-selftests \
 	check-mutants check-e2e check-recovery check-install check-fuzz deps-fuzz deps-afl fuzz \
-	fuzz-nightly fuzz-build bench bench-track bench-stages clean
+	fuzz-nightly fuzz-build chaos bench bench-track bench-stages clean
 
 all: module user
 
@@ -51,6 +51,8 @@ help:
 	@echo '  make fuzz            not part of check: TARGETS="name ..." of tools/testing/fuzz, for'
 	@echo '                       FUZZ_SECONDS=$(FUZZ_SECONDS) in all; FUZZ_SEED=N to have a run again'
 	@echo '  make fuzz-nightly    10 minutes of that, half of them with AFL++'
+	@echo '  make chaos           not part of check, which has N=20 SEED=1 of it: N=... migrations,'
+	@echo '                       SEED=... says what happens to them; ONLY="7 12" of them'
 
 # The module. Kbuild writes next to its sources, so it is shown links to them.
 module:
@@ -153,6 +155,11 @@ check-e2e: lab-build
 
 check-recovery: lab-build
 	$(PYTHON) tools/testing/e2e/run.py recovery
+
+# Documentation/chaos.rst tells more.
+chaos: lab-build
+	CHAOS_N=$(or $(N),20) CHAOS_SEED=$(or $(SEED),$$(date +%s)) CHAOS_ONLY="$(ONLY)" \
+		$(PYTHON) tools/testing/e2e/run.py chaos
 
 check-install: lab-build
 	$(PYTHON) tools/testing/e2e/run.py install

@@ -1361,12 +1361,13 @@ static void all_present(struct migration *m)
 
 #define GONE_LOGGED	8u	/* ranges */
 
+/* null: nobody can go on with it, the source keeps the guest. */
 static void take_session(struct migration *m, json_t *session)
 {
-	if (!json_is_object(session))
+	if (!json_is_object(session) && (!json_is_null(session) || m->moved))
 		return;
 	json_decref(m->session);
-	m->session = json_incref(session);
+	m->session = json_is_object(session) ? json_incref(session) : NULL;
 	save(m);
 }
 

@@ -154,10 +154,14 @@ static void over(void *owner, const char *why)
 {
 	struct destination *destination = owner;
 
-	if (destination->state_touched)
-		side_fail(&destination->side, "%s", why);
-	else
+	if (!destination->state_touched) {
 		start_over(destination, why);
+		return;
+	}
+	/* GO was not said, and will not be: the launcher may take it for possible. */
+	launcher_send(&destination->side.launcher, json_pack("{s:s,s:n}", "event", "session",
+							     "session"));
+	side_fail(&destination->side, "%s", why);
 }
 
 static const char *paused(void *owner)

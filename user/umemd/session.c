@@ -157,6 +157,8 @@ int session_frame(struct session *session, enum channel_kind kind, const struct 
 	/* RESUME is said only after GO, which may be what was lost. */
 	if (frame->type == FRAME_GO || frame->type == FRAME_RESUME)
 		session->gone = true;
+	if (frame->type == FRAME_CANCEL)
+		session->cancelled = true;
 	if (frame->type == FRAME_PREPARED && session->state == SESSION_RESUME)
 		session->state = SESSION_RUNNING;
 	else if (frame->type == FRAME_RESUME && session->state == SESSION_END)
@@ -189,10 +191,13 @@ static int connection_event(struct session *session, enum session_event event)
 		/*
 		 * Before GO the source has the guest and the session is worth
 		 * nothing; a destination that said READY cannot know whether GO
-		 * was said, so it has to wait for the source to come back.
+		 * was said, so it has to wait for the source to come back, unless
+		 * that has said that it was not.
 		 */
 		if (session->state == SESSION_END)
 			return 0;
+		if (session->cancelled)
+			return -ENOTCONN;
 		if (!session->gone &&
 		    (session->role == ROLE_SOURCE || session->state != SESSION_READY) &&
 		    session->state != SESSION_PAUSED)

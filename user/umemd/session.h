@@ -49,6 +49,7 @@ struct session {
 	enum session_role role;
 	enum session_state state;
 	bool gone;		/* GO was said or heard */
+	bool cancelled;		/* destination: the source said that it keeps the guest */
 };
 
 void session_init(struct session *session, enum session_role role);

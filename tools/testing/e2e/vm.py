@@ -266,6 +266,10 @@ class Guest:
     def alive(self):
         return self.job.poll() is None
 
+    def forget(self):
+        """It has ended, and nothing is left of it."""
+        _guests[self.host].remove(self)
+
 
 def migrate(source, destination, options="-p"):
     """Migrate and wait until the guest runs at the destination."""

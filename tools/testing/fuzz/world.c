@@ -290,7 +290,7 @@ bool world_is_frame_for(enum session_role role, const struct frame *frame)
 	char error[CODEC_ERROR_MAX];
 
 	for (int i = 0; i < SESSION_STATES * SIDE_KINDS; i++) {
-		struct session session = { role, (enum session_state)(i / SIDE_KINDS), false };
+		struct session session = { role, (enum session_state)(i / SIDE_KINDS), false, false };
 
 		if (!session_admits(&session, (enum channel_kind)(i % SIDE_KINDS), frame, error))
 			return true;

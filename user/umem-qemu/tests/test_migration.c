@@ -2235,6 +2235,31 @@ static void test_error_when_ready_does_not_end_the_destination(void **state)
 	assert_did(w, "start destination tcp:0:4445 0" GOES_ON("false", "false"));
 }
 
+/* umemd heard it before it could say READY: no source will ever come back. */
+static void test_a_cancel_when_ready_ends_the_destination(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	load(w);
+	loaded(w);
+	umemd(w, "{\"event\":\"session\",\"session\":null}");
+	umemd_errs(w);
+	assert_int_equal(w->migration.phase, PHASE_LOST);
+	assert_int_equal(w->give_ups, 1);
+
+	/* after GO there is nothing that could make the session void */
+	restart(w);
+	expect(w, false, false);
+	load(w);
+	loaded(w);
+	umemd(w, "{\"event\":\"go\",\"run\":true}");
+	umemd(w, "{\"event\":\"session\",\"session\":null}");
+	umemd_errs(w);
+	assert_restarts(w, 10);
+	assert_int_equal(w->give_ups, 0);
+}
+
 /* The source may not have heard of the end: it finds somebody there who tells it. */
 static void test_destinations_umemd_that_dies_at_the_end_is_followed_for_a_while(void **state)
 {
@@ -3060,6 +3085,7 @@ int main(void)
 		test(test_a_source_after_one_that_left_at_once_finds_qemu_waiting),
 		test(test_from_ready_on_another_umemd_goes_on_whenever_one_ends),
 		test(test_error_when_ready_does_not_end_the_destination),
+		test(test_a_cancel_when_ready_ends_the_destination),
 		test(test_destinations_umemd_that_dies_at_the_end_is_followed_for_a_while),
 		test(test_destination_may_listen_elsewhere),
 		test(test_limit_of_waiting_for_the_source),

@@ -186,6 +186,15 @@ static void test_a_ready_destination_waits_for_the_verdict(void **state)
 	happens(&session, EVENT_PREPARED, SESSION_RUNNING);
 }
 
+static void test_a_ready_destination_believes_cancel(void **state)
+{
+	struct session session = destination_ready();
+
+	(void)state;
+	comes(&session, CHANNEL_CONTROL, FRAME_CANCEL, SESSION_READY);
+	assert_int_equal(session_event(&session, EVENT_LOST, error), -ENOTCONN);
+}
+
 static void test_end_survives_a_lost_connection(void **state)
 {
 	struct session session = destination_running();
@@ -268,7 +277,7 @@ static void test_nothing_else_is_taken(void **state)
 	for (int at = 0; at < SESSION_STATES; at++)
 	for (int kind = 0; kind < 3; kind++)
 	for (int type = 1; type < FRAME_TYPES; type++) {
-		struct session session = { (enum session_role)role, (enum session_state)at, false };
+		struct session session = { (enum session_role)role, (enum session_state)at, false, false };
 		struct frame frame = { .type = (uint16_t)type };
 		bool wanted = false;
 		int err;
@@ -328,7 +337,7 @@ static void test_commands_at_the_wrong_time_change_nothing(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
-		struct session session = { wrong[i].role, wrong[i].at, false };
+		struct session session = { wrong[i].role, wrong[i].at, false, false };
 
 		error[0] = '\0';
 		assert_int_equal(session_event(&session, wrong[i].event, error), -EBUSY);
@@ -381,7 +390,7 @@ static void test_cancel_is_possible_until_go(void **state)
 {
 	(void)state;
 	for (int at = SESSION_NONE; at <= SESSION_READY; at++) {
-		struct session session = { ROLE_SOURCE, (enum session_state)at, false };
+		struct session session = { ROLE_SOURCE, (enum session_state)at, false, false };
 
 		happens(&session, EVENT_CANCEL, (enum session_state)at);
 	}
@@ -396,6 +405,7 @@ int main(void)
 		cmocka_unit_test(test_lost_after_go_is_resumed),
 		cmocka_unit_test(test_lost_before_go_is_the_end),
 		cmocka_unit_test(test_a_ready_destination_waits_for_the_verdict),
+		cmocka_unit_test(test_a_ready_destination_believes_cancel),
 		cmocka_unit_test(test_end_survives_a_lost_connection),
 		cmocka_unit_test(test_nothing_else_is_taken),
 		cmocka_unit_test(test_commands_at_the_wrong_time_change_nothing),
