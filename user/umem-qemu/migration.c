@@ -733,6 +733,7 @@ static void tell_limits(struct migration *m)
 void migration_set_urgent_channels(struct migration *m, unsigned int channels)
 {
 	m->urgent_channels = channels;
+	save(m);
 	if (m->role == MIGRATION_SOURCE && m->umemd_alive)
 		tell(m, json_pack("{s:s, s:i}", "cmd", "set", "urgent_channels", (int)channels));
 }
@@ -1566,6 +1567,7 @@ void migration_limit_timer(struct migration *m)
 void migration_set_paused_limit(struct migration *m, unsigned int seconds)
 {
 	m->paused_limit = seconds;
+	save(m);
 	end_limit(m);
 	if (m->state && is_paused(m))
 		limit_pause(m);
@@ -1677,6 +1679,7 @@ char *migration_give_up(struct migration *m)
 void migration_set_lost_source(struct migration *m, bool poison)
 {
 	m->poison_lost = poison;
+	save(m);
 }
 
 void migration_source_lost(struct migration *m)

@@ -2496,6 +2496,23 @@ static void test_an_adopted_one_keeps_tls_and_what_to_do_without_the_source(void
 	assert_did(w, "tell {\"cmd\":\"give-up\"}");
 }
 
+static void test_an_adopted_one_keeps_what_was_set_last(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	migration_set_paused_limit(&w->migration, 30);
+	adopt(w);
+	assert_int_equal(w->migration.paused_limit, 30);
+	migration_set_lost_source(&w->migration, true);
+	adopt(w);
+	assert_true(w->migration.poison_lost);
+	migration_set_urgent_channels(&w->migration, 3);
+	adopt(w);
+	assert_int_equal(w->migration.urgent_channels, 3);
+}
+
 static void test_a_page_that_keeps_coming_damaged_is_logged(void **state)
 {
 	struct world *w = *state;
@@ -3069,6 +3086,7 @@ int main(void)
 		test(test_waited_for_long_enough_the_policy_decides),
 		test(test_given_up_without_a_umemd_another_does_it),
 		test(test_an_adopted_one_keeps_tls_and_what_to_do_without_the_source),
+		test(test_an_adopted_one_keeps_what_was_set_last),
 		test(test_a_page_that_keeps_coming_damaged_is_logged),
 		test(test_after_go_qemus_death_is_told_to_the_source),
 		test(test_guest_that_qemu_does_not_start_is_told),
