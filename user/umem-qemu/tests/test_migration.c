@@ -2704,6 +2704,20 @@ static void test_go_that_cannot_be_recorded_is_not_said(void **state)
 	assert_did(w, "the hand-over cannot be recorded: no space; the guest runs on here");
 }
 
+/* An adopter would find a guest that is loading, and end it, though it may have been handed over. */
+static void test_ready_that_cannot_be_recorded_is_not_said(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	load(w);
+	w->disk_is_full = true;
+	loaded(w);
+	assert_false(did(w, "{\"cmd\":\"ready\"}"));
+	assert_did(w, "tell {\"cmd\":\"fail\",\"message\":\"that the guest is loaded cannot be recorded: no space\"}");
+	assert_int_equal(w->give_ups, 1);
+}
+
 static void test_adopted_while_paused_by_hand_it_stays_so(void **state)
 {
 	struct world *w = *state;
@@ -3096,6 +3110,7 @@ int main(void)
 		test(test_adopted_before_go_the_guest_runs_on_at_the_source),
 		test(test_adopted_after_go_the_source_goes_on_and_never_runs_the_guest),
 		test(test_go_that_cannot_be_recorded_is_not_said),
+		test(test_ready_that_cannot_be_recorded_is_not_said),
 		test(test_adopted_while_paused_by_hand_it_stays_so),
 		test(test_totals_go_on_after_an_adoption),
 		test(test_adopted_destination),
