@@ -13,6 +13,7 @@ import traceback
 import vm
 from vm import lab
 
+import crashes
 import environment
 import install
 import latency
@@ -25,7 +26,7 @@ import two_stage
 
 SUITES = {"migrations": migrations, "big": migrations.Big, "prefault": prefault,
           "two_stage": two_stage, "recovery": recovery, "refusals": refusals, "tls": tls,
-          "environment": environment,
+          "environment": environment, "crashes": crashes,
           "install": install, "latency": latency}
 
 
