@@ -181,6 +181,24 @@ static bool is_meant(const struct search *search, pid_t pid, json_t *record)
 	return !strcmp(number, search->target) || (name && !strcmp(name, search->target));
 }
 
+static bool runs(json_t *process)
+{
+	int fd = process_open(process);
+
+	if (fd < 0)
+		return fd != -ESRCH;
+	close(fd);
+	return true;
+}
+
+/* Of a guest that is no more: umem-qemu and QEMU were killed, and nobody was left to tidy up. */
+static bool is_left_over(json_t *record)
+{
+	return !runs(json_object_get(record, "qemu")) &&
+	       !runs(json_object_get(record, "umemd")) &&
+	       !runs(json_object_get(record, "umem-qemu"));
+}
+
 static void look_at(struct search *search, const char *path, pid_t pid)
 {
 	char *error = NULL;
@@ -190,6 +208,11 @@ static void look_at(struct search *search, const char *path, pid_t pid)
 	free(error);
 	if (!record)
 		return;
+	if (is_left_over(record)) {
+		unlink(path);
+		json_decref(record);
+		return;
+	}
 	text_add(&search->seen, "%s%d (%s)", search->seen.data ? ", " : "", pid, name ? name : "-");
 	if (is_meant(search, pid, record) && !search->found++) {
 		search->record = json_incref(record);

@@ -25,6 +25,8 @@ char *record_write(const char *path, json_t *record);
  * @path: set to where it is, the caller's
  * @error: on failure a sentence, the caller's
  *
+ * Records of guests whose processes have all ended are removed on the way.
+ *
  * Return: the record, the caller's; NULL if there is none, or more than one.
  */
 json_t *record_find(const char *target, char **path, char **error);

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run end-to-end tests in the lab's hosts and print TAP. usage: run.py [NAME...]
 
-Without names: all tests but those of the suite `install`, which is its own target of make. A name
-is that of a test or of a suite. Tests of a suite share its hosts, one after another.
+Without names: all tests but those of suites that are targets of make of their own. A name is that
+of a test or of a suite. Tests of a suite share its hosts, one after another.
 """
 
 import sys
@@ -28,6 +28,7 @@ SUITES = {"migrations": migrations, "big": migrations.Big, "prefault": prefault,
           "two_stage": two_stage, "recovery": recovery, "refusals": refusals, "tls": tls,
           "environment": environment, "crashes": crashes,
           "install": install, "latency": latency}
+OTHER_TARGETS = {"install", "recovery"}
 
 
 class Bench:
@@ -88,9 +89,7 @@ def run_test(bench, fn):
 def selected(names):
     for name, suite in SUITES.items():
         tests = [fn for fn in suite.TESTS if not names or {name, fn.__name__} & set(names)]
-        if name == "install" and not names:
-            continue
-        if tests:
+        if tests and (names or name not in OTHER_TARGETS):
             yield suite, tests
 
 

@@ -40,9 +40,10 @@ static int teardown(void **state)
 	return status;
 }
 
-static char *write_named(const char *folder, pid_t pid, const char *name)
+static char *write_for(const char *folder, pid_t pid, const char *name, const char *who,
+		       pid_t lives)
 {
-	json_t *record = json_pack("{s:s}", "name", name);
+	json_t *record = json_pack("{s:s, s:o}", "name", name, who, process_json(lives));
 	char *path = runtime_file(folder, pid, RUNTIME_RECORD);
 	char *why = record_write(path, record);
 
@@ -50,6 +51,11 @@ static char *write_named(const char *folder, pid_t pid, const char *name)
 		fail_msg("%s", why);
 	json_decref(record);
 	return path;
+}
+
+static char *write_named(const char *folder, pid_t pid, const char *name)
+{
+	return write_for(folder, pid, name, "qemu", getpid());
 }
 
 static void found(const char *target, const char *path)
@@ -143,6 +149,23 @@ static pid_t start(void)
 	return pid;
 }
 
+static void test_record_of_a_guest_that_is_no_more_is_removed(void **state)
+{
+	pid_t ended = start();
+	char *dead = write_for(*state, 71, "web", "qemu", ended), *alone, *web;
+
+	kill(ended, SIGKILL);
+	assert_int_equal(waitpid(ended, NULL, 0), ended);
+	web = write_named(*state, 72, "web");
+	alone = write_for(*state, 73, "db", "umemd", getpid());
+	found("web", web);
+	assert_int_equal(access(dead, F_OK), -1);
+	found("db", alone);		/* its umemd still serves */
+	free(dead);
+	free(alone);
+	free(web);
+}
+
 static void test_process_is_told_from_a_later_one_of_its_number(void **state)
 {
 	pid_t pid = start();
@@ -175,6 +198,8 @@ int main(void)
 			test_record_replaces_the_one_before_and_is_nobody_elses, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			test_record_that_cannot_be_written_leaves_the_old_one, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_record_of_a_guest_that_is_no_more_is_removed, setup, teardown),
 		cmocka_unit_test(test_process_is_told_from_a_later_one_of_its_number),
 	};
 
