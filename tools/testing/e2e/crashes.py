@@ -114,7 +114,8 @@ class Side(vm.Guest):
         if self.ended:
             return
         self.ended = True
-        self.host.run(f"kill -9 {self.pids()} {' '.join(self._pids('umemd'))}")
+        if self._pids("umem-qemu"):
+            self.host.run(f"kill -9 {self.pids()} {' '.join(self._pids('umemd'))}")
         self.job.kill()
 
 

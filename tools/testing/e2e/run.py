@@ -28,7 +28,7 @@ SUITES = {"migrations": migrations, "big": migrations.Big, "prefault": prefault,
           "two_stage": two_stage, "recovery": recovery, "refusals": refusals, "tls": tls,
           "environment": environment, "crashes": crashes,
           "install": install, "latency": latency}
-OTHER_TARGETS = {"install", "recovery"}
+OTHER_TARGETS = {"install", "recovery", "crashes"}
 
 
 class Bench:
