@@ -231,7 +231,7 @@ class Shuttle:
     def goes(self, destination):
         """The guest runs at the destination, not at the source any more, and gets all its pages."""
         source = self.source
-        expect(source.moved(), "the guest runs at the destination without GO")
+        source.wait_for(source.moved, 10, "say GO, but the guest runs at the destination")
         seen = len(source.reports())
         destination.wait_event("END")
         source.ask("cont", r"has moved to")
