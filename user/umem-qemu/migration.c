@@ -1158,6 +1158,7 @@ static void adopted_stream_reply(struct migration *m, json_t *result)
 	fail(m, "%s", ended_before);
 }
 
+/* QEMU may wait for a page, and answer nobody until a umemd brings it, or until it is ended. */
 void migration_adopted(struct migration *m)
 {
 	note(m, "ADOPTED", "role=%s moved=%s", m->role == MIGRATION_NONE ? "none" : role_name(m),
