@@ -733,6 +733,7 @@ static void tell_limits(struct migration *m)
 void migration_set_urgent_channels(struct migration *m, unsigned int channels)
 {
 	m->urgent_channels = channels;
+	save(m);
 	if (m->role == MIGRATION_SOURCE && m->umemd_alive)
 		tell(m, json_pack("{s:s, s:i}", "cmd", "set", "urgent_channels", (int)channels));
 }
@@ -923,19 +924,23 @@ static void switch_over(struct migration *m)
 	m->ops->set_timer(m->context, SWITCH_TIMEOUT_MS);
 }
 
-/* Written down before it is said: no umem-qemu runs the guest here again. */
-static bool record_go(struct migration *m)
+/*
+ * Written down before it is said: another umem-qemu knows no less than the other side. It neither
+ * runs the guest again at the source, nor ends a destination that the guest may have been given to.
+ */
+static bool record(struct migration *m, enum migration_phase phase, bool moved, const char *what)
 {
+	enum migration_phase before = m->phase;
 	char *why;
 
-	m->moved = true;
-	m->phase = PHASE_AFTER;
+	m->moved = moved;
+	m->phase = phase;
 	why = m->ops->save(m->context);
 	if (!why)
 		return true;
 	m->moved = false;
-	m->phase = PHASE_SWITCH;
-	fail(m, "the hand-over cannot be recorded: %s", why);
+	m->phase = before;
+	fail(m, "%s cannot be recorded: %s", what, why);
 	free(why);
 	return false;
 }
@@ -945,7 +950,7 @@ static void try_go(struct migration *m)
 	if (m->phase != PHASE_SWITCH || !m->device_state_done || !m->umemd_ready)
 		return;
 	m->ops->set_timer(m->context, 0);
-	if (!record_go(m))
+	if (!record(m, PHASE_AFTER, true, "the hand-over"))
 		return;
 	tell(m, json_pack("{s:s, s:b}", "cmd", "go", "run", m->running));
 	m->go_us = m->ops->now_us(m->context);
@@ -1047,8 +1052,8 @@ static void try_ready(struct migration *m)
 {
 	if (m->phase != PHASE_LOAD || !m->device_state_done || !m->stream_received)
 		return;
-	m->phase = PHASE_READY;
-	save(m);
+	if (!record(m, PHASE_READY, false, "that the guest is loaded"))
+		return;
 	note(m, "READY", "role=destination");
 	tell(m, json_pack("{s:s}", "cmd", "ready"));
 }
@@ -1153,6 +1158,7 @@ static void adopted_stream_reply(struct migration *m, json_t *result)
 	fail(m, "%s", ended_before);
 }
 
+/* QEMU may wait for a page, and answer nobody until a umemd brings it, or until it is ended. */
 void migration_adopted(struct migration *m)
 {
 	note(m, "ADOPTED", "role=%s moved=%s", m->role == MIGRATION_NONE ? "none" : role_name(m),
@@ -1567,6 +1573,7 @@ void migration_limit_timer(struct migration *m)
 void migration_set_paused_limit(struct migration *m, unsigned int seconds)
 {
 	m->paused_limit = seconds;
+	save(m);
 	end_limit(m);
 	if (m->state && is_paused(m))
 		limit_pause(m);
@@ -1678,6 +1685,7 @@ char *migration_give_up(struct migration *m)
 void migration_set_lost_source(struct migration *m, bool poison)
 {
 	m->poison_lost = poison;
+	save(m);
 }
 
 void migration_source_lost(struct migration *m)

@@ -344,7 +344,7 @@ void migration_set_paused_limit(struct migration *migration, unsigned int second
 /**
  * migration_adopted - go on, in another umem-qemu, from what saved_decode() gave
  *
- * Before GO that is to undo the migration.
+ * Before GO that is to undo the migration. QEMU need not answer yet: what it is asked waits.
  */
 void migration_adopted(struct migration *migration);
 

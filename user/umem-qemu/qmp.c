@@ -98,9 +98,14 @@ static ssize_t send_some(int socket, struct qmp_output *output)
 	return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+bool qmp_unsent(const struct qmp *qmp)
+{
+	return qmp->greeted && qmp->output;
+}
+
 int qmp_flush(struct qmp *qmp)
 {
-	while (qmp->output) {
+	while (qmp_unsent(qmp)) {
 		struct qmp_output *output = qmp->output;
 		ssize_t n = send_some(qmp->fd, output);
 
@@ -119,13 +124,8 @@ int qmp_flush(struct qmp *qmp)
 	return 0;
 }
 
-bool qmp_unsent(const struct qmp *qmp)
-{
-	return qmp->output;
-}
-
-void qmp_execute(struct qmp *qmp, const char *name, json_t *arguments, int fd,
-		 qmp_reply_fn *reply, void *context)
+static struct qmp_output *queue(struct qmp *qmp, const char *name, json_t *arguments, int fd,
+				qmp_reply_fn *reply, void *context)
 {
 	struct qmp_command *command = memory_or_exit(calloc(1, sizeof(*command)));
 	struct qmp_output *output = memory_or_exit(calloc(1, sizeof(*output)));
@@ -151,9 +151,31 @@ void qmp_execute(struct qmp *qmp, const char *name, json_t *arguments, int fd,
 	output->length = line.used;
 	output->line = text_take(&line);
 	output->fd = fd;
+	return output;
+}
+
+void qmp_execute(struct qmp *qmp, const char *name, json_t *arguments, int fd,
+		 qmp_reply_fn *reply, void *context)
+{
+	struct qmp_output *output = queue(qmp, name, arguments, fd, reply, context);
+
 	*qmp->output_end = output;
 	qmp->output_end = &output->next;
 	/* An error shows again when QEMU's end is read. */
+	qmp_flush(qmp);
+}
+
+/* Before all that was to be executed meanwhile. */
+static void answer_greeting(struct qmp *qmp)
+{
+	struct qmp_output *output = queue(qmp, "qmp_capabilities", NULL, -1, capabilities_done,
+					  qmp);
+
+	output->next = qmp->output;
+	qmp->output = output;
+	if (!output->next)
+		qmp->output_end = &output->next;
+	qmp->greeted = true;
 	qmp_flush(qmp);
 }
 
@@ -207,8 +229,7 @@ static void deliver(struct qmp *qmp, json_t *object)
 	} else if (json_object_get(object, "return") || json_object_get(object, "error")) {
 		deliver_reply(qmp, object);
 	} else if (json_object_get(object, "QMP") && !qmp->greeted) {
-		qmp->greeted = true;
-		qmp_execute(qmp, "qmp_capabilities", NULL, -1, capabilities_done, qmp);
+		answer_greeting(qmp);
 	} else {
 		log_warning("QMP: an object that is neither event nor reply");
 	}

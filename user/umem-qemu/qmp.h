@@ -61,7 +61,7 @@ void qmp_init(struct qmp *qmp, int fd, const struct qmp_ops *ops, void *context)
 void qmp_destroy(struct qmp *qmp);
 
 /**
- * qmp_execute - send a command
+ * qmp_execute - send a command, once QEMU has said hello
  * @arguments: taken over; NULL for none
  * @fd: a descriptor that goes with it, or -1; taken over: closed once it was sent
  * @reply: called when QEMU answers, NULL if nobody cares

@@ -15,7 +15,7 @@ json_t *saved_encode(const struct migration *migration);
 /**
  * saved_decode - make it that of @migration, which migration_init() has made
  *
- * migration_adopted() is due once QEMU can be asked.
+ * migration_adopted() is due then.
  *
  * Return: NULL, or what is wrong with it, the caller's string.
  */

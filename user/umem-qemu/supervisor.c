@@ -986,9 +986,7 @@ static void qmp_is_ready(void *context, const char *error)
 		return quit_qemu(s, true);
 	}
 	s->qmp_ready = true;
-	if (s->adoption) {
-		adopt_migration(s);
-	} else if (s->options->postcopy) {
+	if (!s->adoption && s->options->postcopy) {
 		migration_expect(&s->migration, deferred, s->options->paused);
 		if (!deferred) {
 			why = migration_listen(&s->migration, s->options->incoming);
@@ -1237,6 +1235,7 @@ static int adopt_qemu(struct supervisor *s)
 	}
 	loop_watch(s->adoption->qemu_fd, POLLIN, adopted_qemu_ended, s);
 	speak_qmp(s, fd);
+	adopt_migration(s);
 	return 0;
 }
 

@@ -14,6 +14,7 @@ import vm
 from vm import lab
 
 import chaos
+import crashes
 import environment
 import install
 import latency
@@ -26,9 +27,9 @@ import two_stage
 
 SUITES = {"migrations": migrations, "big": migrations.Big, "prefault": prefault,
           "two_stage": two_stage, "recovery": recovery, "refusals": refusals, "tls": tls,
-          "chaos": chaos, "environment": environment,
+          "chaos": chaos, "crashes": crashes, "environment": environment,
           "install": install, "latency": latency}
-OTHER_TARGETS = {"install", "recovery"}
+OTHER_TARGETS = {"install", "recovery", "crashes", "chaos"}
 
 
 class Bench:

@@ -2521,6 +2521,23 @@ static void test_an_adopted_one_keeps_tls_and_what_to_do_without_the_source(void
 	assert_did(w, "tell {\"cmd\":\"give-up\"}");
 }
 
+static void test_an_adopted_one_keeps_what_was_set_last(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	migration_set_paused_limit(&w->migration, 30);
+	adopt(w);
+	assert_int_equal(w->migration.paused_limit, 30);
+	migration_set_lost_source(&w->migration, true);
+	adopt(w);
+	assert_true(w->migration.poison_lost);
+	migration_set_urgent_channels(&w->migration, 3);
+	adopt(w);
+	assert_int_equal(w->migration.urgent_channels, 3);
+}
+
 static void test_a_page_that_keeps_coming_damaged_is_logged(void **state)
 {
 	struct world *w = *state;
@@ -2710,6 +2727,20 @@ static void test_go_that_cannot_be_recorded_is_not_said(void **state)
 	play_undo(w, true);
 	assert_undone(w, "full disk", STEP_COMPLETED, true);
 	assert_did(w, "the hand-over cannot be recorded: no space; the guest runs on here");
+}
+
+/* An adopter would find a guest that is loading, and end it, though it may have been handed over. */
+static void test_ready_that_cannot_be_recorded_is_not_said(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	load(w);
+	w->disk_is_full = true;
+	loaded(w);
+	assert_false(did(w, "{\"cmd\":\"ready\"}"));
+	assert_did(w, "tell {\"cmd\":\"fail\",\"message\":\"that the guest is loaded cannot be recorded: no space\"}");
+	assert_int_equal(w->give_ups, 1);
 }
 
 static void test_adopted_while_paused_by_hand_it_stays_so(void **state)
@@ -3095,6 +3126,7 @@ int main(void)
 		test(test_waited_for_long_enough_the_policy_decides),
 		test(test_given_up_without_a_umemd_another_does_it),
 		test(test_an_adopted_one_keeps_tls_and_what_to_do_without_the_source),
+		test(test_an_adopted_one_keeps_what_was_set_last),
 		test(test_a_page_that_keeps_coming_damaged_is_logged),
 		test(test_after_go_qemus_death_is_told_to_the_source),
 		test(test_guest_that_qemu_does_not_start_is_told),
@@ -3104,6 +3136,7 @@ int main(void)
 		test(test_adopted_before_go_the_guest_runs_on_at_the_source),
 		test(test_adopted_after_go_the_source_goes_on_and_never_runs_the_guest),
 		test(test_go_that_cannot_be_recorded_is_not_said),
+		test(test_ready_that_cannot_be_recorded_is_not_said),
 		test(test_adopted_while_paused_by_hand_it_stays_so),
 		test(test_totals_go_on_after_an_adoption),
 		test(test_adopted_destination),

@@ -136,6 +136,28 @@ static void test_greeting_is_answered_by_qmp_capabilities(void **state)
 	assert_string_equal(peer->ready_error, "");
 }
 
+/* Who adopts a QEMU that waits for a page has something to ask before it says hello. */
+static void test_what_is_asked_before_the_greeting_comes_after_it(void **state)
+{
+	struct peer *peer = *state;
+	struct tag tags[2] = { { peer, 1 }, { peer, 2 } };
+
+	qmp_execute(&peer->qmp, "x", NULL, -1, reply, &tags[0]);
+	qmp_execute(&peer->qmp, "y", NULL, -1, reply, &tags[1]);
+	assert_false(qmp_unsent(&peer->qmp));
+	assert_int_equal(take(peer), -1);
+	put(peer, "{\"QMP\": {}}\n");
+	qmp_execute(&peer->qmp, "z", NULL, -1, NULL, NULL);
+	take(peer);
+	assert_string_equal(peer->sent, "{\"execute\":\"qmp_capabilities\",\"id\":3}\n"
+			    "{\"execute\":\"x\",\"id\":1}\n{\"execute\":\"y\",\"id\":2}\n"
+			    "{\"execute\":\"z\",\"id\":4}\n");
+	put(peer, "{\"return\": {}, \"id\": 3}\n{\"return\": {}, \"id\": 1}\n");
+	put(peer, "{\"return\": {}, \"id\": 2}\n");
+	assert_int_equal(peer->readies, 1);
+	assert_string_equal(peer->replies, "1:ok 2:ok ");
+}
+
 static void test_refused_capabilities_are_told(void **state)
 {
 	struct peer *peer = *state;
@@ -187,9 +209,10 @@ static void test_arguments_are_sent(void **state)
 {
 	struct peer *peer = *state;
 
+	greet(peer);
 	qmp_execute(&peer->qmp, "migrate", json_pack("{s:s}", "uri", "fd:\n"), -1, NULL, NULL);
 	take(peer);
-	assert_string_equal(peer->sent, "{\"execute\":\"migrate\",\"id\":1,\"arguments\":{\"uri\":\"fd:\\n\"}}\n");
+	assert_string_equal(peer->sent, "{\"execute\":\"migrate\",\"id\":2,\"arguments\":{\"uri\":\"fd:\\n\"}}\n");
 }
 
 static void test_descriptor_goes_with_its_command_and_is_closed_here(void **state)
@@ -198,6 +221,7 @@ static void test_descriptor_goes_with_its_command_and_is_closed_here(void **stat
 	int fds[2];
 	char c;
 
+	greet(peer);
 	assert_int_equal(pipe(fds), 0);
 	qmp_execute(&peer->qmp, "getfd", NULL, fds[1], NULL, NULL);
 	assert_int_equal(fcntl(fds[1], F_GETFD), -1);
@@ -218,6 +242,7 @@ static void test_what_does_not_fit_is_sent_later_and_in_order(void **state)
 	unsigned int lines = 0;
 	int fds[2];
 
+	greet(peer);
 	memset(filler, 'x', 99999);
 	filler[99999] = '\0';
 	for (int i = 0; i < 20; i++)
@@ -278,6 +303,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		test(test_greeting_is_answered_by_qmp_capabilities),
+		test(test_what_is_asked_before_the_greeting_comes_after_it),
 		test(test_refused_capabilities_are_told),
 		test(test_replies_find_their_commands_by_id),
 		test(test_unknown_id_disturbs_nobody),
