@@ -16,6 +16,7 @@ from vm import lab
 import environment
 import install
 import latency
+import lost_source
 import migrations
 import prefault
 import recovery
@@ -25,7 +26,7 @@ import two_stage
 
 SUITES = {"migrations": migrations, "big": migrations.Big, "prefault": prefault,
           "two_stage": two_stage, "recovery": recovery, "refusals": refusals, "tls": tls,
-          "environment": environment,
+          "environment": environment, "lost_source": lost_source,
           "install": install, "latency": latency}
 
 
