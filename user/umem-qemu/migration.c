@@ -331,6 +331,7 @@ static void restore_reply(struct migration *m, json_t *result)
 static void set_limit_timer(struct migration *m, unsigned int seconds)
 {
 	m->limit_runs = seconds;
+	m->limit_passed = false;
 	m->ops->set_limit_timer(m->context, seconds * 1000);
 }
 
@@ -1565,6 +1566,7 @@ void migration_limit_timer(struct migration *m)
 {
 	note(m, "PAUSED-LIMIT", "role=%s seconds=%u pages_missing=%llu", role_name(m),
 	     m->paused_limit, (unsigned long long)number(m->progress, "pages_remaining"));
+	m->limit_passed = true;
 	migration_source_lost(m);
 }
 
@@ -1686,14 +1688,18 @@ void migration_set_lost_source(struct migration *m, bool poison)
 {
 	m->poison_lost = poison;
 	save(m);
+	if (m->limit_passed)
+		migration_source_lost(m);
 }
 
 void migration_source_lost(struct migration *m)
 {
 	char *why = m->poison_lost ? migration_give_up(m) : NULL;
 
-	if (why)
+	if (why) {
 		note(m, "NOT-GIVEN-UP", "role=%s reason=%s", role_name(m), why);
+		m->limit_runs = false;	/* the next pause has its own */
+	}
 	free(why);
 }
 

@@ -134,6 +134,7 @@ struct migration_ops {
  * @reason: why @state is failed, cancelled or paused
  * @paused_limit: destination: seconds to wait for a lost source, 0: any time
  * @limit_runs: it does so, and was told the timer
+ * @limit_passed: and the timer has come
  * @held: after migrate_pause, there is no umemd until migrate_recover
  * @replacing: umemd was told to end, another follows at once
  * @erred: umemd has said why it ends
@@ -180,7 +181,7 @@ struct migration {
 	unsigned int undo_tries;
 
 	unsigned int paused_limit;
-	bool limit_runs;
+	bool limit_runs, limit_passed;
 	bool held;
 	bool replacing;
 	bool erred;

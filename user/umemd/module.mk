@@ -47,7 +47,7 @@ umemd-test_ticket-src    := umemd/ticket.c umemd/codec.c
 
 # Both roles in one host that has /dev/umem: loopback path/of/umemd
 vm-programs  += umemd/tests/loopback.c
-loopback-src := common/jsonl.c umemd/codec.c umemd/tests/folder.c
+loopback-src := common/jsonl.c umemd/codec.c umemd/tests/folder.c umemd/tests/holdings.c
 
 # Credentials for the tests of migrations
 vm-programs     += umemd/tests/fill_folder.c

@@ -3,6 +3,9 @@
  * Another process than QEMU that maps a guest's memory, as a vhost-user back end
  * would: of the first region that process PID has open
  *
+ *   region info PID
+ *		prints the name of each that it has open, and how many of its pages are
+ *		missing and how many poisoned
  *   region show PID [FIRST COUNT]
  *		prints the XXH3 of each page, or of COUNT pages from FIRST on, a line each
  *   region fill PID
@@ -21,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,7 +32,9 @@
 #include <xxhash.h>
 
 #define USAGE	\
-	"usage: region show PID [FIRST COUNT], region fill PID or region touch PID MS"
+	"usage: region info PID, region show PID [FIRST COUNT], region fill PID or " \
+	"region touch PID MS"
+#define FOLDER_MAX	64
 #define TOUCHERS	4
 #define REST_US		2000
 #define WAITED_NS	100000	/* no page that is there takes that long */
@@ -122,19 +128,15 @@ static struct region map_region(int fd)
 	return region;
 }
 
-static int open_region_of(const char *pid)
+/* The next region that the process of the folder has open; -1: there is none. */
+static int next_region(DIR *dir, const char *folder)
 {
-	char folder[64], path[400], target[64];
+	char path[400], target[64];
 	struct dirent *entry;
 	ssize_t n;
-	int fd = -1;
-	DIR *dir;
+	int fd;
 
-	snprintf(folder, sizeof(folder), "/proc/%s/fd", pid);
-	dir = opendir(folder);
-	if (!dir)
-		err(1, "%s", folder);
-	while (fd < 0 && (entry = readdir(dir))) {
+	while ((entry = readdir(dir))) {
 		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
 		n = readlink(path, target, sizeof(target) - 1);
 		if (n < 6 || strncmp(target, "/umem:", 6))
@@ -142,11 +144,56 @@ static int open_region_of(const char *pid)
 		fd = open(path, O_RDWR | O_CLOEXEC);
 		if (fd < 0)
 			err(1, "%s", path);
+		return fd;
 	}
+	return -1;
+}
+
+static void print_info(int fd)
+{
+	struct umem_info info = { .size = sizeof(info) };
+
+	if (ioctl(fd, UMEM_INFO, &info))
+		err(1, "UMEM_INFO");
+	printf("%s missing=%llu poisoned=%llu\n", info.name, info.missing / UMEM_PAGE_SIZE,
+	       info.poisoned / UMEM_PAGE_SIZE);
+}
+
+static DIR *open_folder(const char *pid, char folder[static FOLDER_MAX])
+{
+	DIR *dir;
+
+	snprintf(folder, FOLDER_MAX, "/proc/%s/fd", pid);
+	dir = opendir(folder);
+	if (!dir)
+		err(1, "%s", folder);
+	return dir;
+}
+
+static int open_region_of(const char *pid)
+{
+	char folder[FOLDER_MAX];
+	DIR *dir = open_folder(pid, folder);
+	int fd = next_region(dir, folder);
+
 	closedir(dir);
 	if (fd < 0)
 		errx(1, "process %s has no region open", pid);
 	return fd;
+}
+
+static int print_infos(const char *pid)
+{
+	char folder[FOLDER_MAX];
+	DIR *dir = open_folder(pid, folder);
+	int fd;
+
+	while ((fd = next_region(dir, folder)) >= 0) {
+		print_info(fd);
+		close(fd);
+	}
+	closedir(dir);
+	return 0;
 }
 
 int main(int argc, char **argv)
@@ -156,6 +203,8 @@ int main(int argc, char **argv)
 
 	if (argc < 3)
 		errx(2, USAGE);
+	if (!strcmp(verb, "info") && argc == 3)
+		return print_infos(argv[2]);
 	region = map_region(open_region_of(argv[2]));
 	if (!strcmp(verb, "show") && argc == 3)
 		show(&region, 0, region.length / UMEM_PAGE_SIZE);

@@ -18,6 +18,7 @@ import crashes
 import environment
 import install
 import latency
+import lost_source
 import migrations
 import prefault
 import recovery
@@ -27,9 +28,10 @@ import two_stage
 
 SUITES = {"migrations": migrations, "big": migrations.Big, "prefault": prefault,
           "two_stage": two_stage, "recovery": recovery, "refusals": refusals, "tls": tls,
-          "chaos": chaos, "crashes": crashes, "environment": environment,
+          "chaos": chaos, "crashes": crashes, "lost_source": lost_source,
+          "environment": environment,
           "install": install, "latency": latency}
-OTHER_TARGETS = {"install", "recovery", "crashes", "chaos"}
+OTHER_TARGETS = {"install", "recovery", "crashes", "chaos", "lost_source"}
 
 
 class Bench:

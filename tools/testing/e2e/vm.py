@@ -92,7 +92,8 @@ class Guest:
     """One QEMU in a host, with its monitor on standard input and the guest's port in a log."""
 
     def __init__(self, host, name, incoming=None, memory_mib=256, threads=4, pages=None,
-                 mode="churn", rate=None, options="", launcher=None, kvm=True, user=None):
+                 mode="churn", rate=None, options="", append="", launcher=None, kvm=True,
+                 user=None):
         self.host = host
         self.name = name
         self.log = host.dir / f"{name}.guest.log"
@@ -102,7 +103,7 @@ class Guest:
         if user:
             launcher = f"setpriv --reuid={user} --regid={user} --clear-groups {launcher}"
             console = "null"  # the folder is root's
-        append = f"console=ttyS0 quiet panic=-1 umem.port=virtio umem.threads={threads}" \
+        append = f"console=ttyS0 quiet panic=-1 {append} umem.port=virtio umem.threads={threads}" \
                  f" umem.mode={mode}" + (f" umem.pages={pages}" if pages else "") \
                  + (f" umem.rate={rate}" if rate else "")
         # A virtio port wants its other end open at all times, which a FIFO is.

@@ -17,12 +17,19 @@
  * checked     pages found right or wrong, ever
  * sweeps      complete passes over the table, ever
  *
+ * A page that raises a machine check is lost: it is touched no more, and the line
+ *
+ *   umem-guest: lost pages=N
+ *
+ * says how many there are now.
+ *
  * CLOCK_MONOTONIC stands still while the virtual machine is stopped: a guest
  * sees the waiting after a switchover, not the switchover itself.
  *
  * Kernel command line: umem.pages=N (default: 60 % of the memory), umem.threads=N
  * (default 4), umem.mode=churn|storm (storm: no rewriting, the guest is idle),
  * umem.rate=N: pages rewritten a second by all threads (default: as many as go),
+ * umem.node=N: the table's pages are of this NUMA node,
  * umem.port=serial|virtio: the port is /dev/ttyS0, or a virtio-serial port, which
  * costs one exit a line and not one a byte; the latter are tens of milliseconds
  * of every report when the hypervisor is itself emulated.
@@ -33,7 +40,10 @@
  */
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/mempolicy.h>
 #include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -79,9 +89,11 @@ struct storm {
 
 static page_words *table;
 static uint32_t *versions;
+static bool *lost;
 static size_t pages;
 static struct worker workers[MAX_THREADS];
 static unsigned int threads = 4;
+static int node = -1; /* any */
 static unsigned int rate; /* pages a second that are rewritten; 0: all that go */
 static _Atomic bool churning = true;
 
@@ -92,7 +104,7 @@ static _Atomic bool churning = true;
 static pthread_rwlock_t locks[LOCKS];
 static pthread_rwlock_t settled;
 
-static _Atomic uint64_t ops, mismatches, checked, sweeps;
+static _Atomic uint64_t ops, mismatches, checked, sweeps, lost_pages;
 static _Atomic uint64_t last_ns, gap_ns;
 
 static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -203,6 +215,47 @@ static void check_page(size_t index)
 	}
 }
 
+/* Machine checks */
+
+static _Thread_local sigjmp_buf *on_machine_check;
+
+static void machine_check(int number, siginfo_t *info, void *context)
+{
+	(void)context;
+	if (info->si_code != BUS_MCEERR_AR || !on_machine_check) {
+		signal(number, SIG_DFL);
+		return;
+	}
+	siglongjmp(*on_machine_check, 1);
+}
+
+static void catch_machine_checks(void)
+{
+	/* not to save a mask before every page: that is a system call */
+	struct sigaction action = { .sa_sigaction = machine_check,
+				    .sa_flags = SA_SIGINFO | SA_NODEFER };
+
+	sigaction(SIGBUS, &action, NULL);
+}
+
+/* Calls @touch with the page, unless it is lost. Return: whether that went well. */
+static bool survive(size_t index, void (*touch)(size_t index))
+{
+	sigjmp_buf here;
+
+	if (lost[index])
+		return false;
+	on_machine_check = &here;
+	if (sigsetjmp(here, 0)) {
+		lost[index] = true;
+		atomic_fetch_add(&lost_pages, 1);
+	} else {
+		touch(index);
+	}
+	on_machine_check = NULL;
+	return !lost[index];
+}
+
 static pthread_rwlock_t *lock_of(size_t index)
 {
 	return &locks[index % LOCKS];
@@ -229,13 +282,17 @@ static void complete_op(struct worker *worker)
 	atomic_fetch_add(&ops, 1);
 }
 
+static void check_and_rewrite(size_t index)
+{
+	check_page(index);
+	write_page(index, ++versions[index]);
+}
+
 static void rewrite_page(struct worker *worker, size_t index)
 {
 	pthread_rwlock_rdlock(&settled);
 	pthread_rwlock_wrlock(lock_of(index));
-	check_page(index);
-	write_page(index, ++versions[index]);
-	worker->ops++;
+	worker->ops += survive(index, check_and_rewrite);
 	pthread_rwlock_unlock(lock_of(index));
 	pthread_rwlock_unlock(&settled);
 }
@@ -297,9 +354,11 @@ static uint64_t longest(_Atomic uint64_t *gap, _Atomic uint64_t *last)
 
 static void *report(void *arg)
 {
+	uint64_t told = 0;
+
 	(void)arg;
 	for (;;) {
-		uint64_t gap = 0, stall = 0;
+		uint64_t gap = 0, stall = 0, gone = lost_pages;
 
 		usleep(REPORT_US);
 		if (threads)
@@ -312,6 +371,9 @@ static void *report(void *arg)
 		say("umem-guest: t=%" PRIu64 " ops=%" PRIu64 " gap_us=%" PRIu64 " stall_us=%" PRIu64
 		    " mismatches=%" PRIu64 " checked=%" PRIu64 " sweeps=%" PRIu64 "\n",
 		    now_ns() / 1000000, ops, gap / 1000, stall / 1000, mismatches, checked, sweeps);
+		if (gone != told)
+			say("umem-guest: lost pages=%" PRIu64 "\n", gone);
+		told = gone;
 	}
 	return NULL;
 }
@@ -343,7 +405,7 @@ static void check_totals(void)
 static void read_page(size_t index)
 {
 	pthread_rwlock_rdlock(lock_of(index));
-	check_page(index);
+	survive(index, check_page);
 	pthread_rwlock_unlock(lock_of(index));
 }
 
@@ -486,6 +548,7 @@ static bool read_settings(void)
 		sscanf(word, "umem.threads=%u", &threads);
 		sscanf(word, "umem.mode=%15s", mode);
 		sscanf(word, "umem.rate=%u", &rate);
+		sscanf(word, "umem.node=%d", &node);
 		sscanf(word, "umem.port=%15s", port);
 	}
 	if (!strcmp(port, "virtio"))
@@ -509,6 +572,15 @@ static size_t default_pages(void)
 	return info.totalram / 100 * 60 * info.mem_unit / PAGE;
 }
 
+/* To memory of the node, if one was given. */
+static bool bind_table(void)
+{
+	unsigned long nodes = 1UL << node;
+
+	return node < 0 || !syscall(SYS_mbind, table, pages * PAGE, MPOL_BIND, &nodes,
+				    8 * sizeof(nodes), 0);
+}
+
 static void make_table(void)
 {
 	pthread_rwlockattr_t prefer_writer;
@@ -516,8 +588,13 @@ static void make_table(void)
 	table = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
 		     0);
 	versions = calloc(pages, sizeof(*versions));
-	if (table == MAP_FAILED || !versions) {
+	lost = calloc(pages, sizeof(*lost));
+	if (table == MAP_FAILED || !versions || !lost) {
 		say("umem-guest: no memory for %zu pages\n", pages);
+		_exit(1);
+	}
+	if (!bind_table()) {
+		say("umem-guest: no memory of node %d: %m\n", node);
 		_exit(1);
 	}
 	for (size_t i = 0; i < pages; i++)
@@ -649,6 +726,7 @@ int main(int argc, char **argv)
 	if (!pages)
 		pages = default_pages();
 	make_table();
+	catch_machine_checks();
 	say("umem-guest: ready pages=%zu\n", pages);
 	start_churn();
 	pthread_create(&reporter, NULL, report, NULL);

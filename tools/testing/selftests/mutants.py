@@ -19,6 +19,8 @@ sys.path.insert(0, str(HERE.parent / "lab"))
 import lab  # noqa: E402
 
 WORK = lab.REPO / "build" / "mutants"
+USER = lab.REPO / "build" / "user"
+COMMANDS = {"crowd": f"{USER / 'loopback'} {USER / 'umemd'} 'in a loop'"}
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,12 @@ MUTANTS = [
     Mutant("7-toucher-pays", "region.c", "	old_memcg = set_active_memcg(region->memcg);\n"
            "	for (;;) {", "	old_memcg = set_active_memcg(NULL);\n	for (;;) {", "lifetime"),
     Mutant("7-no-limit", "region.c", "		err = -ENOSPC;", "		err = 0;", "lifetime"),
+    Mutant("7-bitmap-is-not-freed", "region.c", "	kvfree(region->missing);\n", "", "crowd"),
+    Mutant("7-pager-is-not-freed", "pager.c",
+           "	umem_region_put(pager->region);\n	kfree(pager);\n",
+           "	umem_region_put(pager->region);\n", "crowd"),
+    Mutant("7-pager-keeps-its-region", "pager.c",
+           "	umem_region_put(pager->region);\n	kfree(pager);\n", "	kfree(pager);\n", "crowd"),
     Mutant("track-not-cleaned", "track.c", "	folio_mkclean(folio);\n", "", "track"),
     Mutant("track-forgets-writes", "view.c",
            "	umem_track_mark(region, (struct umem_span){ folio->index,\n"
@@ -177,7 +185,7 @@ def build(mutant):
 
 def is_caught(mutant, module):
     """What caught it, or None. A mutant may well take the host down."""
-    program = lab.REPO / "build" / "selftests" / mutant.program
+    program = COMMANDS.get(mutant.program, lab.REPO / "build" / "selftests" / mutant.program)
     try:
         with lab.Host("mutant", smp=2, kvm=False) as host:
             host.run(f"insmod {module}", check=True)

@@ -2451,6 +2451,48 @@ static void test_waited_for_long_enough_the_policy_decides(void **state)
 	assert_did(w, "log NOT-GIVEN-UP role=destination reason=the source is being given up already");
 }
 
+/* Told to poison when the time is over already, it does at once, but not a source that is back. */
+static void test_the_policy_may_be_set_when_the_time_is_over(void **state)
+{
+	struct world *w = *state;
+
+	migration_set_paused_limit(&w->migration, 30);
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	pauses(w);
+	migration_set_lost_source(&w->migration, true);
+	migration_set_lost_source(&w->migration, false);
+	migration_limit_timer(&w->migration);
+	umemd_state(w, "running");
+	migration_set_lost_source(&w->migration, true);
+	migration_set_lost_source(&w->migration, false);
+	pauses(w);
+	migration_limit_timer(&w->migration);
+	pauses(w);
+	assert_false(did(w, "give-up"));
+	migration_set_lost_source(&w->migration, true);
+	assert_did(w, "tell {\"cmd\":\"give-up\"}");
+}
+
+static void test_a_source_that_was_about_to_come_back_is_waited_for_anew(void **state)
+{
+	struct world *w = *state;
+
+	migration_set_paused_limit(&w->migration, 30);
+	migration_set_lost_source(&w->migration, true);
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	pauses(w);
+	umemd_state(w, "recover");
+	migration_limit_timer(&w->migration);
+	assert_did(w, "log NOT-GIVEN-UP role=destination reason=the source is connected (state recover)");
+	w->limit_timer = 0;
+	pauses(w);
+	assert_int_equal(w->limit_timer, 30000);
+	migration_limit_timer(&w->migration);
+	assert_did(w, "tell {\"cmd\":\"give-up\"}");
+}
+
 static void adopt(struct world *w)
 {
 	char *text = json_dumps(w->saved, 0), *why;
@@ -3124,6 +3166,8 @@ int main(void)
 		test(test_many_ranges_are_asked_for_in_parts),
 		test(test_a_source_that_came_back_in_time_may_be_given_up_later),
 		test(test_waited_for_long_enough_the_policy_decides),
+		test(test_the_policy_may_be_set_when_the_time_is_over),
+		test(test_a_source_that_was_about_to_come_back_is_waited_for_anew),
 		test(test_given_up_without_a_umemd_another_does_it),
 		test(test_an_adopted_one_keeps_tls_and_what_to_do_without_the_source),
 		test(test_an_adopted_one_keeps_what_was_set_last),

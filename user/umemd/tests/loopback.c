@@ -37,10 +37,11 @@
 #include "libumem.h"
 #include "umemd/codec.h"
 #include "umemd/tests/folder.h"
+#include "umemd/tests/holdings.h"
 
 #define PAGE		4096UL
 #define MIB		(1UL << 20)
-#define REGIONS		3
+#define REGIONS		16
 #define TIMEOUT_MS	20000
 
 static const char *umemd_path;
@@ -193,7 +194,7 @@ struct side {
 	json_int_t remaining;	/* bytes, when it did */
 };
 
-#define ARGUMENTS 24
+#define ARGUMENTS 32
 
 /* What umemds are told of TLS that start from now on: destinations, then sources. */
 static const char *tls_options[2][3];
@@ -244,7 +245,7 @@ static void start_side_with(struct side *side, const char *role, const char *uri
 		if (sscanf(uri, "fd:%d", &inherited) == 1)
 			fcntl(inherited, F_SETFD, 0);
 		dup2(STDOUT_FILENO, STDERR_FILENO);
-		dup2(open("/etc/passwd", O_RDONLY), 99);	/* none of its options names it */
+		open("/etc/passwd", O_RDONLY);	/* none of its options names it */
 		execv(umemd_path, arguments);
 		_exit(127);
 	}
@@ -585,7 +586,7 @@ static void begin_source(struct migration *m, int port, const char *const *extra
 
 static void make_regions(struct migration *m, unsigned int count, uint64_t length)
 {
-	static const char *const names[REGIONS] = { "ram0", "ram1", "pc.bios" };
+	static const char *const names[] = { "ram0", "ram1", "pc.bios" };
 
 	for (unsigned int i = 0; i < count; i++) {
 		make_memory(&m->from[i], names[i], length << i);
@@ -2854,6 +2855,118 @@ static void test_source_given_up_while_it_returns(struct migration *m)
 	signal(SIGBUS, SIG_DFL);
 }
 
+/* Many guests, one after another. */
+
+#define CROWD		(256 / REGIONS)
+#define CROWD_ROUNDS	2
+#define CROWD_LENGTH	(32 * PAGE)
+#define CROWD_SLACK	(CROWD * REGIONS * CROWD_ROUNDS / 8)	/* less than one a region */
+#define MAX_REGIONS	"/sys/module/umem/parameters/max_regions"
+#define MAX_MIB		"/sys/module/umem/parameters/max_mib"
+#define TIME_WAIT	"/proc/sys/net/ipv4/tcp_max_tw_buckets"
+
+/* Gives what it was. */
+static unsigned long set_number(const char *path, unsigned long number)
+{
+	unsigned long before = 0;
+	FILE *file = fopen(path, "r+");
+
+	if (!file || fscanf(file, "%lu", &before) != 1)
+		bail("%s: %s", path, strerror(errno));
+	rewind(file);
+	fprintf(file, "%lu", number);
+	if (fclose(file))
+		bail("%s, %lu: %s", path, number, strerror(errno));
+	return before;
+}
+
+static void make_crowds_regions(struct migration *m)
+{
+	char name[UMEM_NAME_MAX];
+
+	for (unsigned int i = 0; i < REGIONS; i++) {
+		snprintf(name, sizeof(name), "ram%u", i);
+		make_memory(&m->from[i], name, CROWD_LENGTH);
+		make_memory(&m->to[REGIONS - 1 - i], name, CROWD_LENGTH);
+		fill_memory(&m->from[i], i);
+	}
+	m->nr_from = m->nr_to = REGIONS;
+}
+
+/* All of them at the same time. */
+static void move_crowd(struct migration *crowd)
+{
+	struct toucher toucher = { .touches = 4 * REGIONS };
+
+	for (unsigned int i = 0; i < CROWD; i++) {
+		memset(&crowd[i], 0, sizeof(crowd[i]));
+		make_crowds_regions(&crowd[i]);
+		begin_destination(&crowd[i], NULL);
+		begin_source(&crowd[i], crowd[i].port, NULL);
+	}
+	for (unsigned int i = 0; i < CROWD && !test_failed; i++)
+		switch_over(&crowd[i]);
+	for (unsigned int i = 0; i < CROWD && !test_failed; i++) {
+		toucher.m = &crowd[i];
+		touch(&toucher);
+		expect_end(&crowd[i]);
+		check_memory(&crowd[i]);
+	}
+	check(!toucher.wrong, "%lu reads were wrong", toucher.wrong);
+	for (unsigned int i = 0; i < CROWD; i++)
+		end(&crowd[i]);
+}
+
+static void tell_grown(const char *name, long before, long after)
+{
+	printf("# %s: %ld, then %ld\n", name, before, after);
+}
+
+static void ignore_grown(const char *name, long before, long after)
+{
+	(void)name;
+	(void)before;
+	(void)after;
+}
+
+/* What is freed late is given time. */
+static void check_not_grown(const struct holdings *before)
+{
+	struct holdings now;
+
+	for (int i = 0; i < 20; i++) {
+		check(!holdings_take(&now));
+		if (!holdings_grown(before, &now, CROWD_SLACK, ignore_grown))
+			return;
+		usleep(250000);
+	}
+	check(!holdings_grown(before, &now, CROWD_SLACK, tell_grown),
+	      "after %d migrations, %d may be", CROWD * CROWD_ROUNDS, CROWD_SLACK);
+}
+
+/*
+ * As many regions may exist as do at the same time: one that is left over, and its length, is
+ * missed in the next round.
+ */
+static void test_crowd(struct migration *unused)
+{
+	unsigned long regions = set_number(MAX_REGIONS, 2 * CROWD * REGIONS);
+	unsigned long mib = set_number(MAX_MIB, 2 * CROWD * REGIONS * CROWD_LENGTH / MIB);
+	unsigned long time_wait = set_number(TIME_WAIT, 0);
+	static struct migration crowd[CROWD];
+	struct holdings before;
+
+	(void)unused;
+	move_crowd(crowd);
+	check(!holdings_take(&before));
+	for (int i = 0; i < CROWD_ROUNDS && !test_failed; i++)
+		move_crowd(crowd);
+	check_not_grown(&before);
+	set_number(MAX_REGIONS, regions);
+	set_number(MAX_MIB, mib);
+	set_number(TIME_WAIT, time_wait);
+}
+
 /* Crowds of strangers. */
 
 #define FLOOD 1000
@@ -3687,6 +3800,8 @@ static const struct {
 	{ "other frames twice: broken off and resumed, nothing lost", test_replayed_frames },
 	{ "a source given up: SIGBUS for what is missing, all else goes on", test_source_given_up },
 	{ "a source given up while it returns", test_source_given_up_while_it_returns },
+	{ "256 regions at a time, migrated onto and removed in a loop, leave nothing behind",
+	  test_crowd },
 	{ "port in use: said with address and reason", test_port_in_use },
 	{ "connection refused: said with address and reason", test_connection_refused },
 	{ "something else listens there: said what it is", test_not_a_destination },
