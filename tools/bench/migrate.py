@@ -24,8 +24,8 @@ FIELDS = ("downtime_ms", "stopped_ms", "total_ms")
 
 
 def with_umem(a, b):
-    destination = vm.Guest(b, "destination", incoming=f"tcp:0:{vm.PORT}").start()
-    source = vm.Guest(a, "source").boot()
+    destination = vm.Guest(b, "destination", incoming=f"tcp:0:{vm.PORT}", **vm.WHOLE).start()
+    source = vm.Guest(a, "source", **vm.WHOLE).boot()
     source.wait_ops(1000)
     figures = measure.migrate_with_umem(source, destination,
                                         f"migrate -d -p tcp:{b.ip}:{vm.PORT}")

@@ -74,8 +74,8 @@ def start_post_copy(source):
 
 def run_one(a, b, way, settings):
     destination = vm.Guest(b, "destination", incoming=f"tcp:0:{vm.PORT}", pages=PAGES,
-                           **settings).start()
-    source = vm.Guest(a, "source", pages=PAGES, **settings).boot()
+                           memory_mib=256, **settings).start()
+    source = vm.Guest(a, "source", pages=PAGES, memory_mib=256, **settings).boot()
     destination.wait_event("LISTENING")
     alone = speed(source)
     before, began = operations(source), time.monotonic()

@@ -48,9 +48,9 @@ class Watched(vm.Guest):
 
 
 def with_umem(a, b):
-    destination = Watched(b, "destination", incoming=f"tcp:0:{vm.PORT}").start()
+    destination = Watched(b, "destination", incoming=f"tcp:0:{vm.PORT}", **vm.WHOLE).start()
     say("starting the guest: umem-qemu -accel kvm -m 256 ... -monitor stdio")
-    source = vm.Guest(a, "source").boot()
+    source = vm.Guest(a, "source", **vm.WHOLE).boot()
     source.wait_ops(1000)
     say(f"the guest runs on host a: {source.last().ops} pages rewritten and checked")
     say(f"(qemu) migrate -p tcp:{b.ip}:{vm.PORT}")

@@ -41,7 +41,7 @@ def migrate_while_touched(pair, options):
     while another process touches its pages: the host has one processor, and what a guest does
     on it would be measured, too."""
     a, b = pair
-    settings = {"kvm": False, "options": "-S"}
+    settings = {"kvm": False, "options": "-S", "memory_mib": 256}
     destination = vm.Guest(b, "destination", incoming=f"tcp:0:{vm.PORT}", **settings).start()
     source = vm.Guest(a, "source", **settings).start()
     destination.wait_event("LISTENING")

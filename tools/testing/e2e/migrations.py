@@ -49,7 +49,7 @@ def guest_moves_and_every_page_is_right(pair):
 
     info = destination.info()
     expect(info["Migration status"] == "completed", f"info migrate says {info}")
-    expect(info["pages present"] == info["pages total"] == "65536", f"info migrate says {info}")
+    expect(info["pages present"] == info["pages total"] == "32768", f"info migrate says {info}")
     expect(int(info["faults"]) > 0, "nothing was waited for")
     expect(info["checksum errors"] == "0", f"info migrate says {info}")
     source.ask("info status", r"paused \(postmigrate\)")
@@ -125,7 +125,7 @@ def paused_guest_moves_and_another_process_sees_it(pair):
     vm.wait_end(source, destination)
     expect(pages_of(source) == before, "the source changed its memory while it was paused")
     other = [n for n in range(len(before)) if arrived[n] != before[n]]
-    expect(len(arrived) == 65536 and not other,
+    expect(len(arrived) == 32768 and not other,
            f"{len(other)} pages are not as at the source: {other[:20]}")
     destination.ask("info status", r"VM status: paused")
     expect(not destination.event("RESUME"), "the guest was started though it had been paused")

@@ -40,15 +40,15 @@ def other_sizes_are_refused(pair):
     source = running_source(pair)
     destination = listening(pair, memory_mib=320)
     refused(source, f"tcp:{pair[1].ip}:{PORT}",
-            r'"pc.ram"[^\n]*(268435456[^\n]*335544320|335544320[^\n]*268435456)')
+            r'"pc.ram"[^\n]*(134217728[^\n]*335544320|335544320[^\n]*134217728)')
     refusal = destination.wait_event("REFUSED")
-    expect("268435456" in refusal.text and "335544320" in refusal.text,
+    expect("134217728" in refusal.text and "335544320" in refusal.text,
            f"the destination says {refusal.text}")
 
 
 def other_names_are_refused(pair):
     source = running_source(pair)
-    listening(pair, options="-object memory-backend-ram,id=other,size=256M "
+    listening(pair, options="-object memory-backend-ram,id=other,size=128M "
                             "-machine memory-backend=other")
     refused(source, f"tcp:{pair[1].ip}:{PORT}", r'"pc.ram"|"other"')
 

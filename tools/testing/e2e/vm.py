@@ -28,6 +28,7 @@ HERE = lab.REPO / "tools" / "testing" / "e2e"
 REGION = lab.REPO / "build" / "e2e" / "region"
 PORT = 4444
 PAGE = 4096
+WHOLE = {"memory_mib": 256, "pages": None}  # a guest that writes most of its memory
 BOOT_TIMEOUT = 120
 boots_retried = 0
 _guests = {}
@@ -91,7 +92,7 @@ class Event:
 class Guest:
     """One QEMU in a host, with its monitor on standard input and the guest's port in a log."""
 
-    def __init__(self, host, name, incoming=None, memory_mib=256, threads=4, pages=None,
+    def __init__(self, host, name, incoming=None, memory_mib=128, threads=4, pages=4000,
                  mode="churn", rate=None, options="", append="", launcher=None, kvm=True,
                  user=None):
         self.host = host
