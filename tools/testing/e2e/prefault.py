@@ -86,8 +86,8 @@ def background_follows_a_request(pair):
     come to the middle of memory by itself.
     """
     a, b = pair
-    destination = vm.Guest(b, "destination", incoming=INCOMING, options="-S").start()
-    source = vm.Guest(a, "source").boot()
+    destination = vm.Guest(b, "destination", incoming=INCOMING, options="-S", **vm.WHOLE).start()
+    source = vm.Guest(a, "source", **vm.WHOLE).boot()
     source.type("migrate_set_parameter max-postcopy-bandwidth 1M")
     migrate(source, destination, "-m", "8 0", "GO")
 
