@@ -100,9 +100,12 @@ static int check_processes(struct adoption *adoption, char **error)
 int adopt_find(struct adoption *adoption, struct options *options, struct host *host,
 	       char **error)
 {
-	*adoption = (struct adoption){ .qemu_fd = -1 };
+	*adoption = (struct adoption){ .claim_fd = -1, .qemu_fd = -1 };
 	adoption->record = record_find(options->adopt, &adoption->path, error);
-	if (!adoption->record || check_processes(adoption, error))
+	if (!adoption->record)
+		return -1;
+	adoption->claim_fd = record_claim(adoption->path, error);
+	if (adoption->claim_fd < 0 || check_processes(adoption, error))
 		return -1;
 	take_options(adoption->record, options);
 	if (take_regions(adoption->record, options, host, error))
@@ -122,6 +125,8 @@ char *adopt_end_umemd(const struct adoption *adoption)
 
 void adopt_destroy(struct adoption *adoption)
 {
+	if (adoption->claim_fd >= 0)
+		close(adoption->claim_fd);
 	if (adoption->qemu_fd >= 0)
 		close(adoption->qemu_fd);
 	json_decref(adoption->record);

@@ -22,11 +22,13 @@ json_t *adopt_record(const struct options *options, const struct host *host,
  * struct adoption - a QEMU to be taken over
  * @record: as adopt_record() gave it
  * @path: where that is
+ * @claim_fd: keeps others from adopting it, too
  * @qemu_fd: a pidfd
  */
 struct adoption {
 	json_t *record;
 	char *path;
+	int claim_fd;
 	int qemu_fd;
 };
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -276,4 +277,23 @@ json_t *record_find(const char *target, char **path, char **error)
 	if (record)
 		*path = text_copy(target);
 	return record;
+}
+
+int record_claim(const char *path, char **error)
+{
+	int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0) {
+		*error = text_format("%s: %s", path, strerror(errno));
+		return -1;
+	}
+	if (flock(fd, LOCK_EX | LOCK_NB))
+		*error = text_format("%s: another umem-qemu is adopting its QEMU", path);
+	else if (fstat(fd, &st) || !st.st_nlink)
+		*error = text_format("%s: another umem-qemu has adopted its QEMU", path);
+	else
+		return fd;
+	close(fd);
+	return -1;
 }

@@ -32,6 +32,14 @@ char *record_write(const char *path, json_t *record);
 json_t *record_find(const char *target, char **path, char **error);
 
 /**
+ * record_claim - of several who would adopt its QEMU one may
+ * @error: on failure a sentence, the caller's
+ *
+ * Return: a descriptor, the caller's: nobody else has a claim while it is open; or -1.
+ */
+int record_claim(const char *path, char **error);
+
+/**
  * process_json - a process, so that it is not taken for a later one of the same number
  */
 json_t *process_json(pid_t pid);

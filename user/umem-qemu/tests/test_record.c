@@ -166,6 +166,25 @@ static void test_record_of_a_guest_that_is_no_more_is_removed(void **state)
 	free(web);
 }
 
+static void test_one_claim_at_a_time(void **state)
+{
+	char *path = write_named(*state, 71, "web"), *error = NULL;
+	int first = record_claim(path, &error), second;
+
+	assert_true(first >= 0);
+	assert_int_equal(record_claim(path, &error), -1);
+	assert_non_null(strstr(error, "another umem-qemu is adopting"));
+	free(error);
+	close(first);
+	second = record_claim(path, &error);
+	assert_true(second >= 0);
+	close(second);
+	unlink(path);
+	assert_int_equal(record_claim(path, &error), -1);
+	free(error);
+	free(path);
+}
+
 static void test_process_is_told_from_a_later_one_of_its_number(void **state)
 {
 	pid_t pid = start();
@@ -200,6 +219,7 @@ int main(void)
 			test_record_that_cannot_be_written_leaves_the_old_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			test_record_of_a_guest_that_is_no_more_is_removed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_one_claim_at_a_time, setup, teardown),
 		cmocka_unit_test(test_process_is_told_from_a_later_one_of_its_number),
 	};
 
