@@ -23,6 +23,7 @@
 #include "umemd/compress.h"
 #include "umemd/damage.h"
 #include "umemd/errands.h"
+#include "umemd/headroom.h"
 #include "umemd/pending.h"
 #include "umemd/sandbox.h"
 #include "umemd/side.h"
@@ -35,6 +36,7 @@
 #define REQUESTS_UNSENT		(32 * 1024)
 #define STATE_UNSENT		(256 * 1024)
 #define PREPARE_STEP		(16ULL << 20)
+#define PREPARE_SPARE		(4ULL << 20)	/* with less left the kernel kills */
 #define DAMAGED_TOLD_MAX	64	/* pages that are told of one by one */
 #define GONE_BATCH		256	/* ranges of one event */
 #define GONE_RANGES_MAX		16384	/* that are told of */
@@ -68,6 +70,7 @@ struct destination {
 	uint64_t damage_told_ns;
 	uint64_t overflow_ns;		/* when what does not fit there was last asked for */
 	struct errands errands;
+	struct headroom headroom;
 	struct destination_region regions[REGIONS_MAX];
 	uint32_t by_number[REGIONS_MAX];	/* the source's number to ours */
 	uint32_t nr_regions;
@@ -835,6 +838,15 @@ static void get_memory_ready(struct destination *destination)
 		return;
 	}
 	if (destination->side.options->preallocate) {
+		uint64_t headroom = headroom_bytes(&destination->headroom);
+
+		if (headroom < step + PREPARE_SPARE) {
+			side_fail(&destination->side, "region \"%s\": out of memory: %llu MiB can be had, wanted %llu for the next of its %llu bytes and to spare",
+				  name, (unsigned long long)headroom >> 20,
+				  (unsigned long long)(step + PREPARE_SPARE) >> 20,
+				  (unsigned long long)region->length);
+			return;
+		}
 		err = umem_allocate(region->fd, destination->prepare_offset, step);
 		if (err) {
 			side_fail(&destination->side, "region \"%s\": cannot allocate its %llu bytes of memory: %s",
@@ -1596,6 +1608,7 @@ static void destroy(struct destination *destination)
 	decompressor_free(destination->decompressor);
 	free(destination->unpacked);
 	pending_destroy(&destination->pending);
+	headroom_close(&destination->headroom);
 	free(destination);
 }
 
@@ -1632,6 +1645,8 @@ int destination_run(const struct options *options)
 	}
 	strangers_init(&destination->strangers, &destination->side.loop,
 		       &destination->side.launcher, introduced, destination);
+	headroom_open(&destination->headroom, "/proc/meminfo", "/proc/self/cgroup",
+		      "/sys/fs/cgroup");
 	if (prepare(destination, error))
 		side_fail(&destination->side, "%s", error);
 	side_run(&destination->side);

@@ -6,12 +6,13 @@ umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c ume
 	umemd/tracker.c umemd/compress.c umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c \
 	umemd/socket.c umemd/strangers.c umemd/mux.c umemd/sandbox.c umemd/errands.c \
 	umemd/credentials.c umemd/tls.c umemd/stream.c umemd/launcher.c umemd/ticket.c \
+	umemd/headroom.c \
 	$(common-src)
 umemd-libs := $(shell $(PKG_CONFIG) --libs libseccomp libcap-ng)
 
 umemd-tests := codec scheduler session histogram pending damage blocktime progress pacer window \
 	precopy compress touch options channel socket strangers mux stream credentials tls sandbox \
-	errands ticket
+	errands ticket headroom
 
 # TLS, and for its tests what fills folders of credentials
 tls-parts := umemd/tls.c umemd/credentials.c umemd/codec.c umemd/tests/folder.c
@@ -44,6 +45,7 @@ umemd-test_channel-src   := umemd/channel.c umemd/loop.c $(tls-parts)
 umemd-test_credentials-src := umemd/credentials.c umemd/codec.c umemd/tests/folder.c
 umemd-test_tls-src       := $(tls-parts)
 umemd-test_ticket-src    := umemd/ticket.c umemd/codec.c
+umemd-test_headroom-src  := umemd/headroom.c umemd/tests/folder.c
 
 # Both roles in one host that has /dev/umem: loopback path/of/umemd
 vm-programs  += umemd/tests/loopback.c

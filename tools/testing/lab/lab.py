@@ -458,14 +458,6 @@ class Host:
                 raise LabError(f"host {self.name}: the kernel log does not reach {self.console}")
             time.sleep(0.01)
 
-    def forgive(self, text):
-        """What the kernel has complained of until now, with this text, was to be seen."""
-        self.mark("forgiving what the kernel said")
-        log = self.kernel_log()
-        if text not in log[self._checked:]:
-            raise LabError(f"host {self.name}: the kernel did not say {text!r} ({self.console})")
-        self._checked = len(log)
-
     def check_kernel_log(self):
         """Raise KernelComplaint if the kernel has complained since the last check."""
         if self._qemu.poll() is None and not self._dead:
