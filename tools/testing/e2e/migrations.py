@@ -196,8 +196,9 @@ def guest_of_an_ordinary_user_moves(pair):
     source.type("migrate_set_parameter max-postcopy-bandwidth 0")
     vm.wait_end(source, destination)
     for guest in (source, destination):
-        for word in ("warning:", "error:"):
-            expect(word not in guest.job.output(), f"{guest.name} says {guest.job.output()}")
+        said = [line for line in guest.job.output().splitlines()
+                if re.search("warning:|error:", line) and "unencrypted" not in line]
+        expect(not said, f"{guest.name} says {said}")
     check_guest(destination)
 
 
