@@ -29,7 +29,7 @@ REGION = lab.REPO / "build" / "e2e" / "region"
 PORT = 4444
 PAGE = 4096
 WHOLE = {"memory_mib": 256, "pages": None}  # a guest that writes most of its memory
-BOOT_TIMEOUT = 120
+BOOT_TIMEOUT = 90
 boots_retried = 0
 _guests = {}
 
