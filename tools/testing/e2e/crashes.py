@@ -342,16 +342,13 @@ def umemd_dies_at_each_message_after_go(pair):
 
 # Where the protocol is in another state, or nobody knows whether it is.
 STATES = {
-    "before control destination HELLO_ACK#1": WAYS[0],
     "before control source STATE#1": WAYS[0],
     "before control source STATE_END#1": WAYS[0],
     "before control destination READY#1": WAYS[0],
     "before control source GO/1#1": WAYS[0],
     "after bulk source PAGES#3": WAYS[0],
-    "after control destination END#1": WAYS[0],
     "after control source END#1": WAYS[0],
     "resumed control destination BITMAP#1": WAYS[1],
-    "before bulk source SYNC#1": WAYS[2],
 }
 
 

@@ -295,7 +295,7 @@ TESTS = [
 
 def guest_of_2_gib_moves(pair):
     a, b = pair
-    settings = {"memory_mib": 2048, "pages": 100000}
+    settings = {"memory_mib": 2048, "pages": 40000}
     destination = vm.Guest(b, "destination", incoming=INCOMING, **settings).start()
     source = vm.Guest(a, "source", **settings).boot()
     vm.migrate(source, destination)
