@@ -103,10 +103,11 @@ static void sent_discard(const struct connection *connection, const struct frame
 static void sent_frame(struct connection *connection, const struct frame *frame,
 		       const uint8_t *payload)
 {
+	size_t name = strlen(kernel.regions[0].name) + 1;
+
 	if (frame->type == FRAME_HELLO && !early.control)
-		early.same = frame->length > HELLO_FIXED + 8 &&
-			     !strcmp((const char *)payload + HELLO_FIXED + 8,
-				     kernel.regions[0].name);
+		early.same = frame->length >= HELLO_FIXED + 8 + name &&
+			     !memcmp(payload + HELLO_FIXED + 8, kernel.regions[0].name, name);
 	else if (frame->type == FRAME_PAGES)
 		sent_pages(connection, frame, payload);
 	else if (frame->type == FRAME_DISCARD)
