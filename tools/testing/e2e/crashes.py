@@ -245,9 +245,10 @@ class Shuttle:
 
     def settle(self, destination):
         source = self.source
-        source.wait_for(lambda: destination.says("RESUME") or source.says("FAILED", "role=source"),
+        # a umem-qemu may die between starting the guest and saying so
+        source.wait_for(lambda: destination.reports() or source.says("FAILED", "role=source"),
                         60, f"fail, nor did {destination.name} start the guest")
-        if destination.says("RESUME"):
+        if destination.reports():
             self.goes(destination)
         else:
             self.stays(destination)
