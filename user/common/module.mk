@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-common-src   := $(addprefix common/,log.c uri.c jsonl.c text.c report.c meter.c runtime.c)
+common-src   := $(addprefix common/,log.c uri.c jsonl.c text.c report.c meter.c runtime.c pass.c)
 common-tests := log uri jsonl report meter runtime
 
 common-test_log-src     := common/log.c

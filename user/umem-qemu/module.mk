@@ -11,7 +11,7 @@ umem-qemu-test_keyval-src  := umem-qemu/keyval.c common/text.c common/log.c
 umem-qemu-test_options-src := umem-qemu/options.c umem-qemu/keyval.c common/text.c \
 			      common/uri.c common/log.c
 umem-qemu-test_hmp-src     := umem-qemu/hmp.c common/uri.c
-umem-qemu-test_qmp-src     := umem-qemu/qmp.c common/text.c common/jsonl.c common/log.c
+umem-qemu-test_qmp-src     := umem-qemu/qmp.c common/pass.c common/text.c common/jsonl.c common/log.c
 umem-qemu-test_migration-src := umem-qemu/migration.c umem-qemu/saved.c umem-qemu/tls.c \
 				umem-qemu/hmp.c umem-qemu/info.c common/report.c common/jsonl.c \
 				common/text.c common/uri.c common/log.c

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/pass.h"
 #include "common/text.h"
 
 #define QMP_LINE_MAX	(64u << 20)	/* the answer to "info tlb" is long */
@@ -72,32 +73,6 @@ void qmp_destroy(struct qmp *qmp)
 	jsonl_destroy(&qmp->input);
 }
 
-static ssize_t send_some(int socket, struct qmp_output *output)
-{
-	struct iovec iov = {
-		.iov_base = output->line + output->sent,
-		.iov_len = output->length - output->sent,
-	};
-	union {
-		char buffer[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { .buffer = { 0 } };
-	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	if (output->fd >= 0) {
-		struct cmsghdr *header;
-
-		message.msg_control = control.buffer;
-		message.msg_controllen = sizeof(control.buffer);
-		header = CMSG_FIRSTHDR(&message);
-		header->cmsg_level = SOL_SOCKET;
-		header->cmsg_type = SCM_RIGHTS;
-		header->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(header), &output->fd, sizeof(int));
-	}
-	return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
 bool qmp_unsent(const struct qmp *qmp)
 {
 	return qmp->greeted && qmp->output;
@@ -107,7 +82,8 @@ int qmp_flush(struct qmp *qmp)
 {
 	while (qmp_unsent(qmp)) {
 		struct qmp_output *output = qmp->output;
-		ssize_t n = send_some(qmp->fd, output);
+		ssize_t n = pass_send(qmp->fd, output->line + output->sent,
+				      output->length - output->sent, output->fd, MSG_DONTWAIT);
 
 		if (n < 0 && errno == EINTR)
 			continue;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/pass.h"
 #include "umemd/codec.h"
 #include "umemd/sandbox.h"
 #include "umemd/touch.h"
@@ -42,21 +43,7 @@ union control {
 
 static int send_answer(int to, int32_t err, int fd)
 {
-	struct iovec iov = { &err, sizeof(err) };
-	union control control = { { 0 } };
-	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
-	struct cmsghdr *header;
-
-	if (fd >= 0) {
-		message.msg_control = control.bytes;
-		message.msg_controllen = sizeof(control.bytes);
-		header = CMSG_FIRSTHDR(&message);
-		header->cmsg_level = SOL_SOCKET;
-		header->cmsg_type = SCM_RIGHTS;
-		header->cmsg_len = CMSG_LEN(sizeof(fd));
-		memcpy(CMSG_DATA(header), &fd, sizeof(fd));
-	}
-	return sendmsg(to, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
+	return pass_send(to, &err, sizeof(err), fd, 0) < 0 ? -errno : 0;
 }
 
 /* Return: what was answered. -EPIPE: nothing any more. */

@@ -40,7 +40,7 @@ umemd-test_strangers-src := umemd/strangers.c umemd/socket.c umemd/launcher.c um
 			    common/uri.c common/log.c $(tls-parts)
 umemd-test_sandbox-src   := umemd/sandbox.c
 umemd-test_errands-src   := umemd/errands.c umemd/sandbox.c umemd/touch.c umemd/socket.c \
-			    common/runtime.c common/text.c common/uri.c common/log.c
+			    common/pass.c common/runtime.c common/text.c common/uri.c common/log.c
 umemd-test_channel-src   := umemd/channel.c umemd/loop.c $(tls-parts)
 umemd-test_credentials-src := umemd/credentials.c umemd/codec.c umemd/tests/folder.c
 umemd-test_tls-src       := $(tls-parts)
