@@ -2099,6 +2099,20 @@ static void test_umemds_reason_is_better_than_a_broken_stream(void **state)
 	assert_int_equal(w->give_ups, 1);
 }
 
+/* A destination: 0 it listens, 1 umemd has a source, 2 QEMU loads, 3 that is READY. */
+static void come_to(struct world *w, int step)
+{
+	expect(w, false, false);
+	if (step < 1)
+		return;
+	umemd_agrees(w);
+	umemd_state(w, "advise");
+	if (step >= 2)
+		answer_all(w);
+	if (step >= 3)
+		loaded(w);
+}
+
 static void test_every_failure_before_go_ends_the_destination(void **state)
 {
 	struct world *w = *state;
@@ -2107,15 +2121,7 @@ static void test_every_failure_before_go_ends_the_destination(void **state)
 	for (int step = 0; step < 4; step++) {
 		for (int way = step == 3 ? 2 : 0; way < 3; way++) {
 			restart(w);
-			expect(w, false, false);
-			if (step >= 1)
-				umemd_agrees(w);
-			if (step >= 1)
-				umemd_state(w, "advise");
-			if (step >= 2)
-				answer_all(w);
-			if (step >= 3)
-				loaded(w);
+			come_to(w, step);
 			if (way == 0)
 				umemd_errs(w);
 			else if (way == 1)
@@ -2817,15 +2823,7 @@ static void test_adopted_destination(void **state)
 
 	for (int step = 0; step < 7; step++) {
 		restart(w);
-		expect(w, false, false);
-		if (step >= 1)
-			umemd_agrees(w);
-		if (step >= 1)
-			umemd_state(w, "advise");
-		if (step >= 2)
-			answer_all(w);
-		if (step >= 3)
-			loaded(w);
+		come_to(w, step);
 		if (step >= 4)
 			umemd(w, "{\"event\":\"go\",\"run\":true}");
 		if (step >= 5)
