@@ -93,7 +93,7 @@ class Guest:
     """One QEMU in a host, with its monitor on standard input and the guest's port in a log."""
 
     def __init__(self, host, name, incoming=None, memory_mib=128, threads=4, pages=4000,
-                 mode="churn", rate=None, options="", append="", launcher=None, kvm=True,
+                 mode="churn", rate=4000, options="", append="", launcher=None, kvm=True,
                  user=None):
         self.host = host
         self.name = name
@@ -113,7 +113,7 @@ class Guest:
             f" cat {self._port}.out >{self.log} &"
             f" exec {launcher} -name {name} {'-accel kvm -cpu host' if kvm else '-accel tcg'}"
             f" -m {memory_mib} -nodefaults -no-reboot -display none -vga none"
-            f" -kernel {GUEST / 'vmlinuz'} -initrd {GUEST / 'guest.cpio'} -append '{append}'"
+            f" -kernel {GUEST / 'vmlinux'} -initrd {GUEST / 'guest.cpio'} -append '{append}'"
             f" -device virtio-serial-pci"
             f" -chardev pipe,id=guest,path={self._port}"
             f" -device virtserialport,chardev=guest"

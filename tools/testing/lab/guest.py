@@ -85,7 +85,7 @@ class Guest:
         """QEMU options of the guest; source and destination have the same but for file names."""
         base = f"/tmp/{self.name}"
         return (f"-accel kvm -cpu host -m {self.mem_mib} -nodefaults -display none "
-                f"-kernel {IMAGES}/vmlinuz -initrd {IMAGES}/guest.cpio "
+                f"-kernel {IMAGES}/vmlinux -initrd {IMAGES}/guest.cpio "
                 f"-append 'console=ttyS0 quiet panic=-1 umem.port=virtio {self.append}' -no-reboot "
                 f"-serial file:{self.host.dir}/{self.name}.console -device virtio-serial-pci "
                 f"-chardev socket,id=port,path={base}.port,server=on,wait=off "
@@ -94,7 +94,7 @@ class Guest:
 
     def start(self, program, options=""):
         """Start program (QEMU or what takes its options) with the guest's options and these."""
-        for file in ("vmlinuz", "guest.cpio"):
+        for file in ("vmlinux", "guest.cpio"):
             if not (IMAGES / file).exists():
                 raise LabError(f"{IMAGES / file} is missing: run make -C tools/testing/guest")
         self.qemu = self.host.start(f"exec {program} {self.options()} {options}", stdin=True,

@@ -320,7 +320,7 @@ class Guests(unittest.TestCase):
                 image.truncate(64 << 20)
             job = host.start(
                 "exec qemu-system-x86_64 -accel kvm -cpu host -m 256 -nodefaults -display none "
-                f"-serial stdio -kernel {guest.IMAGES}/vmlinuz "
+                f"-serial stdio -kernel {guest.IMAGES}/vmlinux "
                 f"-initrd {guest.IMAGES}/disk-guest.cpio -append 'console=ttyS0 quiet' "
                 f"-drive file={host.dir}/disk.img,if=virtio,format=raw,cache=none")
             job.wait_output("umem-disk: ready", guest.BOOT_TIMEOUT)
