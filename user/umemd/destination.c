@@ -953,6 +953,7 @@ static void turn(void *owner)
 
 static void take_go(struct destination *destination, const struct frame *frame)
 {
+	headroom_close(&destination->headroom);		/* its memory is all there */
 	launcher_send(&destination->side.launcher,
 		      json_pack("{s:s,s:b}", "event", "go", "run",
 				!!(frame->flags & FRAME_GO_RUN)));
@@ -1541,6 +1542,7 @@ static int go_on(struct destination *destination, char *error)
 		snprintf(error, CODEC_ERROR_MAX, "no memory to decompress pages with");
 		return -ENOMEM;
 	}
+	headroom_close(&destination->headroom);
 	destination->prepare_region = destination->nr_regions;
 	destination->early_over = destination->discards_over = true;
 	return 0;

@@ -106,6 +106,7 @@ void headroom_close(struct headroom *headroom)
 				close(fds[j]);
 		}
 	}
+	headroom->meminfo = -1;
 	headroom->nr_groups = 0;
 }
 

@@ -35,6 +35,7 @@ struct headroom {
  */
 void headroom_open(struct headroom *headroom, const char *meminfo, const char *cgroup,
 		   const char *root);
+/* Can be done twice. */
 void headroom_close(struct headroom *headroom);
 
 /**

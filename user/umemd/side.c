@@ -16,7 +16,7 @@
 #define TICK_MS		100
 #define PING_PERIOD_NS	(5 * NSEC_PER_SEC)
 #define SILENCE_NS	(30 * NSEC_PER_SEC)
-#define EXPLAIN_NS	(300 * NSEC_PER_MSEC)	/* for control to say why another ended */
+#define EXPLAIN_NS	(300 * NSEC_PER_MSEC)	/* for control to say why the rest ended */
 
 /* The end. */
 
@@ -113,27 +113,29 @@ void side_lost(struct side *side, const char *format, ...)
  * When the other side gives up it says so on control and closes all channels:
  * what is said may come after another channel's end.
  */
+static void wait_for_explanation(struct side *side, const struct channel *channel, const char *why)
+{
+	if (side->lost_ns)
+		return;
+	if (side->stream && stream_broken(side->stream))
+		why = stream_broken(side->stream);
+	snprintf(side->lost_why, sizeof(side->lost_why), "connection to %s lost on the %s channel: %s",
+		 side->name, channel_name(channel->kind), why);
+	side->lost_ns = now_ns() + EXPLAIN_NS;
+}
+
+/* Nothing comes on it any more. */
 static void channel_ended(struct side *side, struct channel *channel, const char *why)
 {
-	char text[sizeof(side->lost_why)];
-
 	if (channel->end == CHANNEL_HEARD_LEAVE) {
 		side_drop(side, channel);
 		return;
 	}
-	if (side->stream && stream_broken(side->stream))
-		why = stream_broken(side->stream);
-	snprintf(text, sizeof(text), "connection to %s lost on the %s channel: %s", side->name,
-		 channel_name(channel->kind), why);
-	if (channel->kind == CHANNEL_CONTROL) {
-		side_lost(side, "%s", side->lost_ns ? side->lost_why : text);
-		return;
-	}
-	side_drop(side, channel);
-	if (!side->lost_ns) {
-		side->lost_ns = now_ns() + EXPLAIN_NS;
-		strcpy(side->lost_why, text);
-	}
+	wait_for_explanation(side, channel, why);
+	if (channel->kind == CHANNEL_CONTROL)
+		side_lost(side, "%s", side->lost_why);
+	else
+		side_drop(side, channel);
 }
 
 /* What goes out. */
@@ -180,7 +182,11 @@ bool side_sent(struct side *side, struct channel *channel, int err)
 {
 	if (!err)
 		return true;
-	channel_ended(side, channel, strerror(-err));
+	/* Control may have come to its end with the explanation on it, not read yet. */
+	if (channel->kind == CHANNEL_CONTROL && err != -ENOBUFS)
+		wait_for_explanation(side, channel, strerror(-err));
+	else
+		channel_ended(side, channel, strerror(-err));
 	return false;
 }
 
@@ -322,6 +328,8 @@ static void channel_ready(void *owner, uint32_t events)
 {
 	struct channel *channel = owner;
 	struct side *side = channel->owner;
+	enum channel_kind kind = channel->kind;
+	unsigned int index = channel->index;
 	int err;
 
 	if (channel->connecting) {
@@ -330,11 +338,12 @@ static void channel_ready(void *owner, uint32_t events)
 	}
 	if (events & EPOLLOUT) {
 		err = channel_flush(channel);
-		if (err != -EAGAIN && !side_sent(side, channel, err))
+		if (err != -EAGAIN && !side_sent(side, channel, err) &&
+		    side->channels[kind][index] != channel)
 			return;
 	}
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) || channel_shakes_hands(channel))
-		side_receive(side, channel->kind, channel->index);
+		side_receive(side, kind, index);
 }
 
 static int admit(struct channel *channel, const struct frame *frame, char *error)

@@ -1570,6 +1570,51 @@ static void test_destination_fails(struct migration *m)
 	check(wait_side(&m->destination) == 1);
 }
 
+#define GROUPS	"/sys/fs/cgroup"
+#define GROUP	GROUPS "/umem-loopback"
+
+static void put_in(const char *path, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void put_in(const char *path, const char *format, ...)
+{
+	FILE *file = fopen(path, "w");
+	va_list args;
+
+	va_start(args, format);
+	if (!file || vfprintf(file, format, args) < 0 || fclose(file))
+		bail("%s: %s", path, strerror(errno));
+	va_end(args);
+}
+
+static void test_out_of_memory(struct migration *m)
+{
+	memset(m, 0, sizeof(*m));
+	m->nr_from = m->nr_to = 1;
+	make_memory(&m->from[0], "ram0", 384 * MIB);
+	put_in(GROUPS "/cgroup.subtree_control", "+memory");
+	if (mkdir(GROUP, 0755))
+		bail("%s: %s", GROUP, strerror(errno));
+	put_in(GROUP "/memory.max", "%lld", 256LL * MIB);
+	/* Whose memory is charged there from now on. */
+	put_in(GROUP "/cgroup.procs", "0");
+	make_memory(&m->to[0], "ram0", 384 * MIB);
+	begin_destination(m, NULL);
+	/* It shall not be at its end before the source has come. */
+	kill(m->destination.pid, SIGSTOP);
+	put_in(GROUPS "/cgroup.procs", "0");
+	start_relay(&m->relay, m->port);
+	begin_source(m, m->relay.port, NULL);
+	for (int i = 0; i < TIMEOUT_MS && !m->relay.forwarded; i++)
+		usleep(1000);
+	kill(m->destination.pid, SIGCONT);
+	expect(&m->destination, "error", "message", "region \"ram0\": out of memory: ");
+	expect(&m->source, "error", "message", "failed: region \"ram0\": out of memory: ");
+	end_side(&m->destination);
+	free_memory(&m->to[0]);
+	if (rmdir(GROUP))
+		bail("%s: %s", GROUP, strerror(errno));
+}
+
 static void test_source_killed_before_state(struct migration *m)
 {
 	begin(m, 1, 4 * MIB, NULL, false);
@@ -3751,6 +3796,7 @@ static const struct {
 	{ "with --touch no page is a fault to the guest's process any more", test_touch },
 	{ "cancel before GO, then another migration", test_cancel },
 	{ "destination fails to load: the source is told why", test_destination_fails },
+	{ "destination short of memory: the source is told why", test_out_of_memory },
 	{ "source killed before device state: destination listens again",
 	  test_source_killed_before_state },
 	{ "source killed after device state: destination gives up", test_source_killed_after_state },
