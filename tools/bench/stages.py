@@ -28,7 +28,7 @@ PAGES = 4096
 GUESTS = {
     "idle": {"mode": "storm"},
     "25 % a second": {"rate": PAGES // 4},
-    "all, as fast as it goes": {},
+    "all, as fast as it goes": {"rate": None},
 }
 HEAD_START = 1  # seconds of pre-copy before migrate_start_postcopy
 PATIENCE = 60  # seconds in which pre-copy of the last guest is to come to no end
