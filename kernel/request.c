@@ -300,8 +300,41 @@ static unsigned int umem_wait_state(unsigned int flags)
 	return TASK_KILLABLE;
 }
 
+/*
+ * A kernel thread that works in the memory of a process (vhost, KVM's asynchronous page
+ * faults) gets no signal, and keeps the process or its memory until it is done. So it
+ * must not wait when the process is to end. Only the owner of @mm, to which such a
+ * thread has a reference, is to be found; other processes that share @mm are left alone.
+ */
+static bool umem_waits_for_nobody(struct mm_struct *mm)
+{
+#ifdef CONFIG_MEMCG
+	struct task_struct *owner;
+	bool nobody;
+
+	if (!(current->flags & PF_KTHREAD))
+		return false;
+	rcu_read_lock();
+	owner = rcu_dereference(mm->owner);
+	nobody = !owner || (READ_ONCE(owner->signal->flags) & SIGNAL_GROUP_EXIT);
+	rcu_read_unlock();
+	return nobody;
+#else
+	return false;
+#endif
+}
+
+/* Nothing wakes a kernel thread whose process is to end: it has to look. */
+static void umem_request_sleep(void)
+{
+	if (current->flags & PF_KTHREAD)
+		schedule_timeout(HZ);
+	else
+		schedule();
+}
+
 static void umem_request_wait(struct umem_region *region, struct umem_request *req,
-			      unsigned int state)
+			      struct mm_struct *mm, unsigned int state)
 {
 	DEFINE_WAIT(wait);
 
@@ -309,9 +342,9 @@ static void umem_request_wait(struct umem_region *region, struct umem_request *r
 	for (;;) {
 		prepare_to_wait(&req->waiters, &wait, state);
 		if (READ_ONCE(req->answered) || umem_region_refuses(region) ||
-		    signal_pending_state(state, current))
+		    umem_waits_for_nobody(mm) || signal_pending_state(state, current))
 			break;
-		schedule();
+		umem_request_sleep();
 	}
 	finish_wait(&req->waiters, &wait);
 	atomic_dec(&region->nr_waiters);
@@ -329,6 +362,7 @@ static void umem_request_wait(struct umem_region *region, struct umem_request *r
 vm_fault_t umem_request_page(struct vm_fault *vmf, struct umem_region *region)
 {
 	bool nowait = vmf->flags & FAULT_FLAG_RETRY_NOWAIT;
+	struct mm_struct *mm = vmf->vma->vm_mm;
 	struct umem_request *req;
 	struct file *file;
 
@@ -339,7 +373,7 @@ vm_fault_t umem_request_page(struct vm_fault *vmf, struct umem_region *region)
 	/* A dying thread has nobody left to kill it out of a wait. */
 	if (current->flags & (PF_EXITING | PF_DUMPCORE))
 		return VM_FAULT_SIGBUS;
-	if (umem_region_refuses(region))
+	if (umem_region_refuses(region) || umem_waits_for_nobody(mm))
 		return VM_FAULT_SIGBUS;
 
 	umem_count(region, UMEM_FAULTS, 1);
@@ -361,7 +395,7 @@ vm_fault_t umem_request_page(struct vm_fault *vmf, struct umem_region *region)
 	 */
 	file = get_file(vmf->vma->vm_file);
 	release_fault_lock(vmf);
-	umem_request_wait(region, req, umem_wait_state(vmf->flags));
+	umem_request_wait(region, req, mm, umem_wait_state(vmf->flags));
 	umem_request_put(req);
 	fput(file);
 	return VM_FAULT_RETRY;
