@@ -683,6 +683,12 @@ const struct file_operations umem_region_fops = {
 	.compat_ioctl	= compat_ptr_ioctl,
 };
 
+/* What a fill view has open of the region: its pages, and nothing else. */
+const struct file_operations umem_fill_fops = {
+	.owner		= THIS_MODULE,
+	.release	= umem_region_release,
+};
+
 int umem_region_init(void)
 {
 	struct file_system_type *type = get_fs_type("tmpfs");

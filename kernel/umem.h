@@ -160,6 +160,7 @@ static inline void umem_count(struct umem_region *region, enum umem_counter whic
 
 /* region.c */
 extern const struct file_operations umem_region_fops;
+extern const struct file_operations umem_fill_fops;
 int umem_region_init(void);
 void umem_region_exit(void);
 struct umem_region *umem_region_create(u64 length, const char *name);

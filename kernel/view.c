@@ -357,6 +357,11 @@ int umem_fill_mmap(struct file *pager_file, struct vm_area_struct *vma)
 	file = umem_region_open_file(pager->region, O_RDWR);
 	if (IS_ERR(file))
 		return PTR_ERR(file);
+	/*
+	 * Through the mapping nobody gets at more: no hole, no guest view. The
+	 * file's reference to the module is for either of these operations.
+	 */
+	file->f_op = &umem_fill_fops;
 	vma_set_file(vma, file);
 	fput(file);
 	vma->vm_private_data = pager_file;
