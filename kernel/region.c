@@ -678,6 +678,7 @@ const struct file_operations umem_region_fops = {
 	.llseek		= umem_region_llseek,
 	.read_iter	= umem_region_read_iter,
 	.mmap		= umem_region_mmap,
+	.fsync		= noop_fsync,
 	.fallocate	= umem_region_fallocate,
 	.unlocked_ioctl	= umem_region_ioctl,
 	.compat_ioctl	= compat_ptr_ioctl,
