@@ -67,8 +67,12 @@ static vm_fault_t umem_guest_fault(struct vm_fault *vmf)
 		return VM_FAULT_SIGBUS;
 	if (umem_page_missing(region, vmf->pgoff))
 		return umem_request_page(vmf, region);
+	/*
+	 * It is the creator who is out of memory, beyond what killing could free: whoever
+	 * touches the page could try again for ever.
+	 */
 	if (umem_region_charge(region, vmf->pgoff))
-		return VM_FAULT_OOM;
+		return VM_FAULT_SIGBUS;
 
 	ret = umem_shmem_vm_ops->fault(vmf);
 	if (!(ret & VM_FAULT_LOCKED))
@@ -302,10 +306,8 @@ static vm_fault_t umem_fill_fault(struct vm_fault *vmf)
 	if (!umem_page_fillable(region, vmf->pgoff))
 		goto unlock;
 	folio = umem_region_lock_folio(region, vmf->pgoff);
-	if (IS_ERR(folio)) {
-		ret = vmf_error(PTR_ERR(folio));
+	if (IS_ERR(folio))
 		goto unlock;
-	}
 	/* Against UMEM_COPY, which makes the page present under its lock. */
 	if (umem_page_fillable(region, vmf->pgoff))
 		ret = umem_insert_page(vmf, folio_file_page(folio, vmf->pgoff));
