@@ -28,6 +28,11 @@ static unsigned int max_regions = 4096;
 module_param(max_regions, uint, 0644);
 MODULE_PARM_DESC(max_regions, "how many regions may exist (default 4096)");
 
+static unsigned int max_user_regions = 2048;
+module_param(max_user_regions, uint, 0644);
+MODULE_PARM_DESC(max_user_regions,
+		 "how many regions a user without CAP_SYS_RESOURCE may have (default 2048)");
+
 static unsigned long max_mib = 16UL << 20;
 module_param(max_mib, ulong, 0644);
 MODULE_PARM_DESC(max_mib, "total length of all regions in MiB (default 16 TiB)");
@@ -72,14 +77,27 @@ static void umem_region_unreserve(u64 nr_pages)
 	spin_unlock(&umem_regions_lock);
 }
 
+static bool umem_user_may_have_more(kuid_t uid)
+{
+	struct umem_region *region;
+	unsigned int nr = 0;
+	int id;
+
+	lockdep_assert_held(&umem_regions_lock);
+	idr_for_each_entry(&umem_regions, region, id)
+		nr += uid_eq(region->uid, uid);
+	return nr < READ_ONCE(max_user_regions) || capable(CAP_SYS_RESOURCE);
+}
+
 /* Last step of making a region: from here on others find it. */
 static int umem_region_register(struct umem_region *region)
 {
-	int id;
+	int id = -ENOSPC;
 
 	idr_preload(GFP_KERNEL);
 	spin_lock(&umem_regions_lock);
-	id = idr_alloc_cyclic(&umem_regions, region, 1, 0, GFP_NOWAIT);
+	if (umem_user_may_have_more(region->uid))
+		id = idr_alloc_cyclic(&umem_regions, region, 1, 0, GFP_NOWAIT);
 	if (id >= 0) {
 		region->id = id;
 		region->file->f_mapping->i_private_data = region;

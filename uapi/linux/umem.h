@@ -31,14 +31,14 @@
  *             is longer than a page
  * EOPNOTSUPP  unknown flag or value of an enumeration
  * EOVERFLOW   offset plus length overflows
- * ENOSPC      a limit of the module is reached (max_regions, max_mib)
+ * ENOSPC      a limit of the module is reached (max_regions, max_user_regions, max_mib)
  * ENOENT      no region has this id
  * EPERM       the region belongs to another user
  * EBUSY       the region has a pager
  * EBADF       a pager attaches through a descriptor that is not open for writing
  * EMFILE      the process has no file descriptor left
  * ENXIO       this descriptor has no region yet
- * ENOMEM      out of memory
+ * ENOMEM      out of memory, or the creator's memory cgroup is
  * EALREADY    dirty pages are tracked already
  * ENODATA     dirty pages are not tracked
  * EINTR       a fatal signal came; the fields for output tell what was done
