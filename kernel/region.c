@@ -352,18 +352,22 @@ struct folio *umem_region_lock_folio(struct umem_region *region, pgoff_t index)
  * Memory that was allocated ahead (fallocate) and not used yet is not cleared
  * for nothing: its folio is not uptodate. The caller either writes the whole
  * page and then calls folio_mark_uptodate(), or leaves the folio as it is.
+ * Memory that broke is replaced: what was filled in is lost, and not needed.
  *
  * Return: the folio, locked and with a reference, or an ERR_PTR.
  */
 struct folio *umem_region_lock_unused(struct umem_region *region, pgoff_t index)
 {
-	struct folio *folio = filemap_lock_folio(region->file->f_mapping, index);
+	struct address_space *mapping = region->file->f_mapping;
+	struct folio *folio = filemap_lock_folio(mapping, index);
 
 	if (IS_ERR_OR_NULL(folio))
 		return umem_region_lock_folio(region, index);
-	if (folio_test_uptodate(folio) || !folio_test_large(folio))
+	if (folio_test_hwpoison(folio) && umem_page_fillable(region, index))
+		generic_error_remove_folio(mapping, folio);
+	else if (folio_test_uptodate(folio) || !folio_test_large(folio))
 		return folio;
-	/* One page of it cannot be made uptodate. */
+	/* One page of a large folio cannot be made uptodate. */
 	folio_unlock(folio);
 	folio_put(folio);
 	return umem_region_lock_folio(region, index);

@@ -38,6 +38,14 @@ static inline void release_fault_lock(struct vm_fault *vmf)
 #define i_private_data private_data
 #endif
 
+/* 6.8 gave it a folio */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
+static inline int generic_error_remove_folio(struct address_space *mapping, struct folio *folio)
+{
+	return generic_error_remove_page(mapping, &folio->page);
+}
+#endif
+
 /* 6.17 lets a file have mmap_prepare instead of mmap */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 17, 0)
 static inline int vfs_mmap(struct file *file, struct vm_area_struct *vma)
