@@ -71,6 +71,15 @@ class KernelComplaints(unittest.TestCase):
             with self.subTest(line):
                 self.assertNotRegex(line, lab.KERNEL_COMPLAINTS)
 
+    def test_a_full_memory_cgroup_is_no_complaint_and_a_full_machine_is(self):
+        report = ("owner invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0\n"
+                  "Call Trace:\n <TASK>\n dump_stack_lvl+0x44/0x5c\n </TASK>\n{}\n")
+        cgroup = report.format("memory: usage 8192kB, limit 8192kB, failcnt 40")
+        machine = report.format("Mem-Info:")
+        self.assertNotRegex(lab.CGROUP_IS_FULL.sub("", cgroup + cgroup), lab.KERNEL_COMPLAINTS)
+        self.assertRegex(lab.CGROUP_IS_FULL.sub("", cgroup + machine), lab.KERNEL_COMPLAINTS)
+        self.assertRegex(lab.CGROUP_IS_FULL.sub("", machine + cgroup), lab.KERNEL_COMPLAINTS)
+
 
 class OneHost(unittest.TestCase):
     @classmethod
