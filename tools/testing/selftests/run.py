@@ -17,11 +17,14 @@ import lab  # noqa: E402
 BINARIES = lab.REPO / "build" / "selftests"
 USER = lab.REPO / "build" / "user"
 PROGRAMS = {name: str(BINARIES / name)
-            for name in ("presence", "requests", "discard", "lifetime", "bad_input", "race", "track",
-                         "track_pin", "track_kvm")}
+            for name in ("placement", "presence", "requests", "discard", "lifetime", "bad_input",
+                         "race", "mappings", "access", "owner", "track", "track_pin",
+                         "access_kvm", "track_kvm")}
 PROGRAMS["loopback"] = f"{USER / 'loopback'} {USER / 'umemd'}"
-NEED_KVM = {"track_kvm"}
+NEED_KVM = {"access_kvm", "track_kvm"}
 TIMEOUT = 600
+# For placement, which comes first: two nodes, each with a block of 128 MiB that can go
+TWO_NODES = "numa=fake=2 movablecore=528M"
 
 
 def run_program(host, program):
@@ -51,7 +54,8 @@ def unload(host):
 
 
 def run_in_host(programs, kvm):
-    with lab.Host("selftests", smp=1 if kvm else 2, kvm=kvm) as host:
+    with lab.Host("selftests", smp=1 if kvm else 2, kvm=kvm,
+                  append="" if kvm else TWO_NODES) as host:
         host.load_module()
         good = [run_program(host, program) for program in programs]
         good.append(unload(host))

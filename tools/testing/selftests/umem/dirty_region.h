@@ -4,7 +4,6 @@
 #define _DIRTY_REGION_H
 
 #include "umem_selftest.h"
-#include <sys/syscall.h>
 
 #define NR		64
 #define RACE_SECONDS	60
@@ -37,20 +36,6 @@ static inline uint64_t collect(void)
 	      strerror(errno));
 	CHECK_EQ(t.out_pages, __builtin_popcountll(bits));
 	return bits;
-}
-
-/*
- * A page that was just allocated or used is in a list of its CPU, which holds a
- * reference. Moving any page, even to where it is, empties these lists.
- */
-static inline void empty_lists(void)
-{
-	static char any = 1;
-	void *page = &any;
-	int node = 0, status;
-
-	CHECK(!syscall(SYS_move_pages, 0, 1UL, &page, &node, &status, 1 << 1 /* MPOL_MF_MOVE */),
-	      "move_pages: %s", strerror(errno));
 }
 
 static inline void collect_until_clean(void)

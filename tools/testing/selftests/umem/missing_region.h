@@ -23,4 +23,14 @@ static inline void setup(void)
 	setup_flags(0);
 }
 
+/* The toucher waits for page n; give it the page and let it finish. */
+static inline void serve(struct toucher *toucher, int n, int byte)
+{
+	expect_request(pager_fd, n * PAGE);
+	expect_waiters(region_fd, 1);
+	CHECK(!toucher->done, "it did not wait");
+	CHECK_EQ(copy_byte(pager_fd, n * PAGE, byte), 1);
+	finish(toucher);
+}
+
 #endif /* _MISSING_REGION_H */

@@ -7,16 +7,6 @@
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 
-/* The toucher waits for page n; give it the page and let it finish. */
-static void serve(struct toucher *toucher, int n, int byte)
-{
-	expect_request(pager_fd, n * PAGE);
-	expect_waiters(region_fd, 1);
-	CHECK(!toucher->done, "it did not wait");
-	CHECK_EQ(copy_byte(pager_fd, n * PAGE, byte), 1);
-	finish(toucher);
-}
-
 static void born_present_and_zero(void)
 {
 	region_fd = region(NR * PAGE);

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -258,6 +259,20 @@ static inline bool page_is(const volatile char *addr, char byte)
 		if (addr[i] != byte)
 			return false;
 	return true;
+}
+
+/*
+ * A page that was just allocated or used is in a list of its CPU, which holds a
+ * reference. Moving any page, even to where it is, empties these lists.
+ */
+static inline void empty_lists(void)
+{
+	static char any = 1;
+	void *page = &any;
+	int node = 0, status;
+
+	CHECK(!syscall(SYS_move_pages, 0, 1UL, &page, &node, &status, 1 << 1 /* MPOL_MF_MOVE */),
+	      "move_pages: %s", strerror(errno));
 }
 
 /* The next event, which must come. */
