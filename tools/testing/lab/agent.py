@@ -7,6 +7,7 @@ One JSON object a line in both directions. From lab.py:
   {"kill": ID, "signal": N}                                   to a job's process group
   {"clock": N}                                                asks for CLOCK_REALTIME
   {"log": TEXT}                                               goes into the kernel log
+  {"wake": 0}                                                 does nothing
 To lab.py:
   {"ready": RELEASE}, {"exit": ID, "rc": N}, {"clock": N, "ns": N}
 rc is the shell's: 128 + N after signal N.
@@ -101,6 +102,8 @@ class Agent:
         elif "log" in message:
             with open("/dev/kmsg", "w") as log:
                 log.write(message["log"] + "\n")
+        elif "wake" in message:
+            pass
         elif "start" in message:
             self.jobs[message["start"]] = Job(message, self.directory)
         else:
