@@ -154,7 +154,7 @@ check-e2e: lab-build
 	$(PYTHON) tools/testing/e2e/run.py $(TESTS)
 
 check-recovery: lab-build
-	$(PYTHON) tools/testing/e2e/run.py recovery crashes chaos
+	$(PYTHON) tools/testing/e2e/run.py recovery crashes chaos lost_source
 
 # Documentation/chaos.rst tells more.
 chaos: lab-build

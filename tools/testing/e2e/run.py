@@ -31,7 +31,7 @@ SUITES = {"migrations": migrations, "big": migrations.Big, "prefault": prefault,
           "chaos": chaos, "crashes": crashes, "lost_source": lost_source,
           "environment": environment,
           "install": install, "latency": latency}
-# Of targets of their own; lost_source of none, for the guest does not always survive it.
+# Of targets of their own
 OTHER_TARGETS = {"install", "recovery", "crashes", "chaos", "lost_source"}
 
 
