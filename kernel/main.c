@@ -86,11 +86,16 @@ static int __init umem_init(void)
 	err = umem_region_init();
 	if (err)
 		goto err_request;
-	err = misc_register(&umem_device);
+	err = umem_netlink_init();
 	if (err)
 		goto err_region;
+	err = misc_register(&umem_device);
+	if (err)
+		goto err_netlink;
 	return 0;
 
+err_netlink:
+	umem_netlink_exit();
 err_region:
 	umem_region_exit();
 err_request:
@@ -101,6 +106,7 @@ err_request:
 static void __exit umem_exit(void)
 {
 	misc_deregister(&umem_device);
+	umem_netlink_exit();
 	umem_region_exit();
 	umem_request_exit();
 }

@@ -15,6 +15,7 @@
 #include <linux/uaccess.h>
 #include <linux/uio.h>
 
+#include "trace.h"
 #include "umem.h"
 
 /* How many pages change state under one hold of fill_lock */
@@ -33,12 +34,17 @@ static void umem_pager_detach(struct umem_pager *pager)
 	struct umem_region *region = pager->region;
 
 	mutex_lock(&region->pager_lock);
+	trace_umem_pager_detach(region);
 	umem_region_set_pager(region, NULL);
 	umem_discards_drop(region);
 	umem_track_stop(region);
 	umem_requests_renew(region);
-	if (atomic_long_read(&region->nr_missing))
+	if (atomic_long_read(&region->nr_missing)) {
 		umem_count(region, UMEM_PAGERS_LOST, 1);
+		umem_notify(region, UMEM_CMD_PAGER_LOST_NTF, NULL);
+	} else {
+		umem_notify(region, UMEM_CMD_PAGER_DETACHED_NTF, NULL);
+	}
 	if (region->sigbus)
 		umem_requests_wake_all(region);
 	mutex_unlock(&region->pager_lock);
@@ -129,8 +135,11 @@ struct file *umem_pager_create(struct umem_region *region, u32 flags)
 	mutex_lock(&region->pager_lock);
 	if (!region->pager) {
 		file = umem_pager_new_file(region);
-		if (!IS_ERR(file))
+		if (!IS_ERR(file)) {
 			WRITE_ONCE(region->sigbus, flags & UMEM_ATTACH_SIGBUS);
+			trace_umem_pager_attach(region);
+			umem_notify(region, UMEM_CMD_PAGER_ATTACHED_NTF, NULL);
+		}
 	}
 	mutex_unlock(&region->pager_lock);
 	return file;
@@ -267,12 +276,18 @@ static long umem_chunk_poison(struct umem_region *region, struct umem_span chunk
 		umem_requests_answer(region, index);
 		changed++;
 	}
+	trace_umem_poison(region, chunk.start, chunk.end);
 	return changed;
 }
 
 long umem_pager_poison(struct umem_pager *pager, struct umem_range *range)
 {
-	return umem_pager_change(pager, range, UMEM_POISONED, umem_chunk_poison);
+	long ret = umem_pager_change(pager, range, UMEM_POISONED, umem_chunk_poison);
+	struct umem_span span;
+
+	if (range->out_pages && !umem_region_span(pager->region, range->offset, range->length, &span))
+		umem_notify(pager->region, UMEM_CMD_POISONED_NTF, &span);
+	return ret;
 }
 
 long umem_pager_mark_missing(struct umem_pager *pager, struct umem_range *range)

@@ -16,12 +16,14 @@
 #include <linux/mount.h>
 #include <linux/overflow.h>
 #include <linux/pagemap.h>
+#include <linux/pid.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/shmem_fs.h>
 #include <linux/slab.h>
 
+#include "trace.h"
 #include "umem.h"
 
 static unsigned int max_regions = 4096;
@@ -47,6 +49,7 @@ static DEFINE_SPINLOCK(umem_regions_lock);
 static DEFINE_IDR(umem_regions);
 static unsigned int umem_nr_regions;
 static u64 umem_total_pages;
+static unsigned int umem_region_changes;	/* how often one was registered or went */
 
 static u64 umem_max_pages(void)
 {
@@ -100,6 +103,7 @@ static int umem_region_register(struct umem_region *region)
 		id = idr_alloc_cyclic(&umem_regions, region, 1, 0, GFP_NOWAIT);
 	if (id >= 0) {
 		region->id = id;
+		umem_region_changes++;
 		region->file->f_mapping->i_private_data = region;
 	}
 	spin_unlock(&umem_regions_lock);
@@ -111,6 +115,7 @@ static void umem_region_unregister(struct umem_region *region)
 {
 	spin_lock(&umem_regions_lock);
 	idr_remove(&umem_regions, region->id);
+	umem_region_changes++;
 	region->file->f_mapping->i_private_data = NULL;
 	spin_unlock(&umem_regions_lock);
 }
@@ -118,6 +123,8 @@ static void umem_region_unregister(struct umem_region *region)
 static void umem_region_free(struct umem_region *region)
 {
 	umem_requests_destroy(region);
+	umem_stats_destroy(region);
+	put_pid(region->pid);
 	mem_cgroup_put(region->memcg);
 	kvfree(region->poisoned);
 	kvfree(region->missing);
@@ -140,10 +147,11 @@ static struct umem_region *umem_region_alloc(u64 nr_pages, const char *name)
 	mutex_init(&region->view_lock);
 	INIT_LIST_HEAD(&region->views);
 	region->uid = current_euid();
+	region->pid = get_task_pid(current, PIDTYPE_TGID);
 	region->memcg = get_mem_cgroup_from_mm(current->mm);
 	strscpy(region->name, name, sizeof(region->name));
 	region->missing = kvcalloc(BITS_TO_LONGS(nr_pages), sizeof(long), GFP_KERNEL_ACCOUNT);
-	if (!region->missing || umem_requests_create(region)) {
+	if (!region->missing || umem_requests_create(region) || umem_stats_create(region)) {
 		umem_region_free(region);
 		return NULL;
 	}
@@ -204,6 +212,7 @@ struct umem_region *umem_region_create(u64 length, const char *name)
 	err = umem_region_register(region);
 	if (err)
 		goto err_fput;
+	umem_notify(region, UMEM_CMD_REGION_CREATED_NTF, NULL);
 	return region;
 
 err_fput:
@@ -224,6 +233,7 @@ void umem_region_put(struct umem_region *region)
 {
 	if (!refcount_dec_and_test(&region->refs))
 		return;
+	umem_notify(region, UMEM_CMD_REGION_REMOVED_NTF, NULL);
 	umem_region_unregister(region);
 	umem_region_unreserve(region->nr_pages);
 	fput(region->file);
@@ -237,6 +247,45 @@ static struct umem_region *umem_region_get_live(struct umem_region *region)
 }
 
 /**
+ * umem_region_find - find a region
+ * @id: from umem_create.out_id
+ *
+ * Return: the region with a reference, or NULL.
+ */
+struct umem_region *umem_region_find(u32 id)
+{
+	struct umem_region *region;
+
+	spin_lock(&umem_regions_lock);
+	region = umem_region_get_live(idr_find(&umem_regions, id));
+	spin_unlock(&umem_regions_lock);
+	return region;
+}
+
+/**
+ * umem_region_get_from - find the first region that lives from an id on
+ * @id: the id
+ * @changes: set to how many times the set of regions had changed
+ *
+ * Return: the region with a reference, or NULL.
+ */
+struct umem_region *umem_region_get_from(u32 id, unsigned int *changes)
+{
+	struct umem_region *region;
+	unsigned long next = id;
+
+	spin_lock(&umem_regions_lock);
+	/* One that has no references any more is about to be unregistered. */
+	do {
+		region = idr_get_next_ul(&umem_regions, &next);
+		next++;
+	} while (region && !umem_region_get_live(region));
+	*changes = umem_region_changes;
+	spin_unlock(&umem_regions_lock);
+	return region;
+}
+
+/**
  * umem_region_get_by_id - find a region that the caller may open
  * @id: from umem_create.out_id
  *
@@ -244,11 +293,8 @@ static struct umem_region *umem_region_get_live(struct umem_region *region)
  */
 struct umem_region *umem_region_get_by_id(u32 id)
 {
-	struct umem_region *region;
+	struct umem_region *region = umem_region_find(id);
 
-	spin_lock(&umem_regions_lock);
-	region = umem_region_get_live(idr_find(&umem_regions, id));
-	spin_unlock(&umem_regions_lock);
 	if (!region)
 		return ERR_PTR(-ENOENT);
 	if (!uid_eq(region->uid, current_euid()) && !capable(CAP_SYS_ADMIN)) {
@@ -266,23 +312,24 @@ struct file *umem_region_open_file(struct umem_region *region, int flags)
 
 void umem_region_fill_info(struct umem_region *region, struct umem_info *info)
 {
-	atomic64_t *counters = region->counters;
+	struct umem_stats stats;
 
+	umem_stats_sum(region, &stats);
 	info->id = region->id;
 	info->pager = !!READ_ONCE(region->pager);
 	info->length = (u64)region->nr_pages << PAGE_SHIFT;
 	info->missing = (u64)atomic_long_read(&region->nr_missing) << PAGE_SHIFT;
 	info->poisoned = (u64)atomic_long_read(&region->nr_poisoned) << PAGE_SHIFT;
 	info->waiters = atomic_read(&region->nr_waiters);
-	info->faults = atomic64_read(&counters[UMEM_FAULTS]);
-	info->requests = atomic64_read(&counters[UMEM_REQUESTS]);
-	info->delivered = atomic64_read(&counters[UMEM_DELIVERED]);
-	info->published = atomic64_read(&counters[UMEM_PUBLISHED]);
-	info->copied = atomic64_read(&counters[UMEM_COPIED]);
-	info->zeroed = atomic64_read(&counters[UMEM_ZEROED]);
-	info->discarded = atomic64_read(&counters[UMEM_DISCARDED]);
-	info->duplicates = atomic64_read(&counters[UMEM_DUPLICATES]);
-	info->pagers_lost = atomic64_read(&counters[UMEM_PAGERS_LOST]);
+	info->faults = stats.counters[UMEM_FAULTS];
+	info->requests = stats.counters[UMEM_REQUESTS];
+	info->delivered = stats.counters[UMEM_DELIVERED];
+	info->published = stats.counters[UMEM_PUBLISHED];
+	info->copied = stats.counters[UMEM_COPIED];
+	info->zeroed = stats.counters[UMEM_ZEROED];
+	info->discarded = stats.counters[UMEM_DISCARDED];
+	info->duplicates = stats.counters[UMEM_DUPLICATES];
+	info->pagers_lost = stats.counters[UMEM_PAGERS_LOST];
 	strscpy(info->name, region->name, sizeof(info->name));
 }
 
@@ -490,7 +537,10 @@ bool umem_page_set_present(struct umem_region *region, pgoff_t index)
 {
 	if (!test_and_clear_bit(index, region->missing))
 		return false;
-	atomic_long_dec(&region->nr_missing);
+	trace_umem_publish(region, index, index + 1);
+	if (atomic_long_dec_and_test(&region->nr_missing) &&
+	    !atomic_long_read(&region->nr_poisoned))
+		umem_notify(region, UMEM_CMD_COMPLETE_NTF, NULL);
 	return true;
 }
 
@@ -523,6 +573,8 @@ static int umem_region_discard(struct umem_region *region, struct umem_span span
 	umem_track_mark(region, span);
 	if (changed) {
 		umem_count(region, UMEM_DISCARDED, changed);
+		trace_umem_discard(region, span.start, span.end);
+		umem_notify(region, UMEM_CMD_DISCARD_NTF, &span);
 		umem_discard_queue(region, discard, span);
 		discard = NULL;
 	}

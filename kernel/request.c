@@ -14,6 +14,7 @@
 #include <linux/timekeeping.h>
 #include <linux/uio.h>
 
+#include "trace.h"
 #include "umem.h"
 
 /**
@@ -174,6 +175,7 @@ static struct umem_request *umem_request_add(struct umem_region *region,
 	}
 	refcount_inc(&req->refs);
 	umem_count(region, UMEM_REQUESTS, 1);
+	trace_umem_request(region, req->index);
 	umem_request_queue(region, req);
 	return req;
 }
@@ -228,6 +230,7 @@ void umem_requests_answer(struct umem_region *region, pgoff_t index)
 		spin_lock(&region->queue_lock);
 		list_del_init(&req->link);
 		spin_unlock(&region->queue_lock);
+		trace_umem_wake(region, index);
 		WRITE_ONCE(req->answered, true);
 		wake_up_all(&req->waiters);
 	}
@@ -336,6 +339,7 @@ static void umem_request_sleep(void)
 static void umem_request_wait(struct umem_region *region, struct umem_request *req,
 			      struct mm_struct *mm, unsigned int state)
 {
+	struct umem_wait stat = umem_wait_begin(region, req->index);
 	DEFINE_WAIT(wait);
 
 	atomic_inc(&region->nr_waiters);
@@ -348,6 +352,7 @@ static void umem_request_wait(struct umem_region *region, struct umem_request *r
 	}
 	finish_wait(&req->waiters, &wait);
 	atomic_dec(&region->nr_waiters);
+	umem_wait_end(region, &stat, READ_ONCE(req->answered));
 }
 
 /**
@@ -377,6 +382,7 @@ vm_fault_t umem_request_page(struct vm_fault *vmf, struct umem_region *region)
 		return VM_FAULT_SIGBUS;
 
 	umem_count(region, UMEM_FAULTS, 1);
+	trace_umem_fault(region, vmf->pgoff, !nowait);
 	req = umem_request_get(region, vmf->pgoff, nowait ? GFP_NOWAIT : GFP_KERNEL);
 	if (!req)
 		return VM_FAULT_NOPAGE;
@@ -531,6 +537,7 @@ static int umem_request_read(struct umem_region *region, struct iov_iter *to)
 	};
 	if (umem_event_to_user(&event, to)) {
 		umem_count(region, UMEM_DELIVERED, 1);
+		trace_umem_deliver(region, req->index);
 	} else {
 		umem_request_unread(region, req);
 		ret = -EFAULT;

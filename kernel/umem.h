@@ -7,19 +7,24 @@
 #include <linux/list.h>
 #include <linux/mm_types.h>
 #include <linux/mutex.h>
+#include <linux/percpu.h>
 #include <linux/refcount.h>
 #include <linux/rwsem.h>
 #include <linux/spinlock.h>
 #include <linux/uidgid.h>
 #include <linux/wait.h>
 #include <linux/umem.h>
+#include <linux/umem_netlink.h>
 
 struct iov_iter;
 struct mem_cgroup;
+struct pid;
 struct umem_pager;
+struct umem_threads;
 
 #define UMEM_HASH_BITS	6
 
+/* In the order of UMEM_A_COUNTERS_*, which tells them */
 enum umem_counter {
 	UMEM_FAULTS,
 	UMEM_REQUESTS,
@@ -32,6 +37,23 @@ enum umem_counter {
 	UMEM_DUPLICATES,
 	UMEM_PAGERS_LOST,
 	UMEM_NR_COUNTERS
+};
+
+/* The last one is of waits of 2^39 ns, nine minutes, and more. */
+#define UMEM_NR_LATENCIES	40
+
+/**
+ * struct umem_stats - what happened in a region, on one processor
+ * @counters: by enum umem_counter
+ * @waits: that have ended
+ * @wait_ns: how long they were, summed up
+ * @latencies: waits ended by the page, by the logarithm of their length
+ */
+struct umem_stats {
+	u64 counters[UMEM_NR_COUNTERS];
+	u64 waits;
+	u64 wait_ns;
+	u64 latencies[UMEM_NR_LATENCIES];
 };
 
 /* The requests of the pages that hash here */
@@ -69,8 +91,10 @@ struct umem_bucket {
  * @views: guest views, of struct umem_view
  * @memcg: pays for the pages
  * @uid: the creator
+ * @pid: the creating process
  * @id: for UMEM_OPEN
- * @counters: by enum umem_counter
+ * @stats: what happened
+ * @threads: who waited
  * @name: for people
  *
  * Lock order: @pager_lock, @track_lock, mmap_lock, @view_lock, VMA lock, @fill_lock,
@@ -114,8 +138,10 @@ struct umem_region {
 
 	struct mem_cgroup *memcg;
 	kuid_t uid;
+	struct pid *pid;
 	u32 id;
-	atomic64_t counters[UMEM_NR_COUNTERS];
+	struct umem_stats __percpu *stats;
+	struct umem_threads *threads;
 	char name[UMEM_NAME_MAX];
 };
 
@@ -155,7 +181,7 @@ static inline bool umem_page_fillable(const struct umem_region *region, pgoff_t 
 
 static inline void umem_count(struct umem_region *region, enum umem_counter which, s64 n)
 {
-	atomic64_add(n, &region->counters[which]);
+	this_cpu_add(region->stats->counters[which], n);
 }
 
 /* region.c */
@@ -164,7 +190,9 @@ extern const struct file_operations umem_fill_fops;
 int umem_region_init(void);
 void umem_region_exit(void);
 struct umem_region *umem_region_create(u64 length, const char *name);
+struct umem_region *umem_region_find(u32 id);
 struct umem_region *umem_region_get_by_id(u32 id);
+struct umem_region *umem_region_get_from(u32 id, unsigned int *changes);
 void umem_region_get(struct umem_region *region);
 void umem_region_put(struct umem_region *region);
 struct file *umem_region_open_file(struct umem_region *region, int flags);
@@ -216,6 +244,55 @@ void umem_discard_queue(struct umem_region *region, struct umem_discard *discard
 void umem_discards_drop(struct umem_region *region);
 bool umem_events_pending(struct umem_region *region);
 ssize_t umem_events_read(struct umem_region *region, struct iov_iter *to);
+
+/* stat.c */
+
+/**
+ * struct umem_thread - how long a thread has waited in a region
+ * @node: in its bucket, under its lock
+ * @pid: the thread
+ * @waits: how often, the one that goes on not counted
+ * @wait_ns: the sum of those
+ * @longest_ns: the longest of those
+ * @since: when the one that goes on began, 0 if none does
+ * @index: the page it waits for
+ */
+struct umem_thread {
+	struct hlist_node node;
+	struct pid *pid;
+	u64 waits;
+	u64 wait_ns;
+	u64 longest_ns;
+	u64 since;
+	pgoff_t index;
+};
+
+/* Where umem_threads_walk() goes on */
+struct umem_thread_pos {
+	unsigned int bucket;
+	unsigned int skip;
+};
+
+/* A wait that goes on */
+struct umem_wait {
+	pgoff_t index;
+	u64 since;
+	struct umem_thread *thread;
+};
+
+int umem_stats_create(struct umem_region *region);
+void umem_stats_destroy(struct umem_region *region);
+void umem_stats_sum(const struct umem_region *region, struct umem_stats *sum);
+unsigned int umem_threads_changes(void);
+int umem_threads_walk(struct umem_region *region, struct umem_thread_pos *pos,
+		      int (*show)(const struct umem_thread *thread, void *arg), void *arg);
+struct umem_wait umem_wait_begin(struct umem_region *region, pgoff_t index);
+void umem_wait_end(struct umem_region *region, const struct umem_wait *wait, bool answered);
+
+/* netlink.c */
+int umem_netlink_init(void);
+void umem_netlink_exit(void);
+void umem_notify(struct umem_region *region, u8 cmd, const struct umem_span *span);
 
 /* pager.c */
 struct file *umem_pager_create(struct umem_region *region, u32 flags);

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Statistics of a region: counters and a histogram of waits, a set on each processor,
+ * and a list of the threads that waited.
+ */
+#include <linux/hash.h>
+#include <linux/log2.h>
+#include <linux/percpu.h>
+#include <linux/pid.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/timekeeping.h>
+
+#include "trace.h"
+#include "umem.h"
+
+/*
+ * Threads of one region that are listed. Those that have ended are forgotten when
+ * another is to be listed beside them.
+ */
+#define UMEM_THREADS_MAX	4096
+#define UMEM_THREADS_BITS	6
+
+/* The threads that hash here */
+struct umem_thread_bucket {
+	spinlock_t lock;	/* protects @threads */
+	struct hlist_head threads;
+};
+
+/**
+ * struct umem_threads - who waited in a region
+ * @nr: of them
+ * @buckets: them, by their struct pid
+ */
+struct umem_threads {
+	atomic_t nr;
+	struct umem_thread_bucket buckets[1 << UMEM_THREADS_BITS];
+};
+
+/* How often a thread was listed or forgotten, in any region */
+static atomic_t umem_thread_changes;
+
+unsigned int umem_threads_changes(void)
+{
+	return atomic_read(&umem_thread_changes);
+}
+
+int umem_stats_create(struct umem_region *region)
+{
+	struct umem_thread_bucket *bucket;
+
+	region->stats = alloc_percpu_gfp(struct umem_stats, GFP_KERNEL_ACCOUNT);
+	region->threads = kzalloc(sizeof(*region->threads), GFP_KERNEL_ACCOUNT);
+	if (!region->stats || !region->threads)
+		return -ENOMEM;
+	for (bucket = region->threads->buckets;
+	     bucket < region->threads->buckets + ARRAY_SIZE(region->threads->buckets); bucket++) {
+		spin_lock_init(&bucket->lock);
+		INIT_HLIST_HEAD(&bucket->threads);
+	}
+	return 0;
+}
+
+static void umem_thread_free(struct umem_thread *thread)
+{
+	put_pid(thread->pid);
+	kfree(thread);
+}
+
+/* The region is gone and so is everybody who waited. */
+void umem_stats_destroy(struct umem_region *region)
+{
+	struct umem_thread *thread;
+	struct hlist_node *next;
+	int i;
+
+	free_percpu(region->stats);
+	if (!region->threads)
+		return;
+	for (i = 0; i < ARRAY_SIZE(region->threads->buckets); i++) {
+		hlist_for_each_entry_safe(thread, next, &region->threads->buckets[i].threads, node)
+			umem_thread_free(thread);
+	}
+	kfree(region->threads);
+}
+
+/**
+ * umem_stats_sum - the statistics of all processors
+ * @region: the region
+ * @sum: where to
+ *
+ * They go on meanwhile: what is counted together may be seen apart.
+ */
+void umem_stats_sum(const struct umem_region *region, struct umem_stats *sum)
+{
+	int cpu, i;
+
+	memset(sum, 0, sizeof(*sum));
+	for_each_possible_cpu(cpu) {
+		const struct umem_stats *stats = per_cpu_ptr(region->stats, cpu);
+
+		for (i = 0; i < UMEM_NR_COUNTERS; i++)
+			sum->counters[i] += READ_ONCE(stats->counters[i]);
+		for (i = 0; i < UMEM_NR_LATENCIES; i++)
+			sum->latencies[i] += READ_ONCE(stats->latencies[i]);
+		sum->waits += READ_ONCE(stats->waits);
+		sum->wait_ns += READ_ONCE(stats->wait_ns);
+	}
+}
+
+static bool umem_thread_has_ended(const struct umem_thread *thread)
+{
+	bool ended;
+
+	rcu_read_lock();
+	ended = !pid_task(thread->pid, PIDTYPE_PID);
+	rcu_read_unlock();
+	return ended;
+}
+
+/* Find a thread; on the way, forget those that have ended. */
+static struct umem_thread *umem_bucket_find_thread(struct umem_region *region,
+						   struct umem_thread_bucket *bucket,
+						   const struct pid *pid)
+{
+	struct umem_thread *thread;
+	struct hlist_node *next;
+
+	lockdep_assert_held(&bucket->lock);
+	hlist_for_each_entry_safe(thread, next, &bucket->threads, node) {
+		if (thread->pid == pid)
+			return thread;
+		if (!umem_thread_has_ended(thread))
+			continue;
+		hlist_del(&thread->node);
+		umem_thread_free(thread);
+		atomic_dec(&region->threads->nr);
+		atomic_inc(&umem_thread_changes);
+	}
+	return NULL;
+}
+
+/* List the current thread, unless there are too many or no memory. */
+static struct umem_thread *umem_thread_add(struct umem_region *region,
+					   struct umem_thread_bucket *bucket)
+{
+	struct umem_thread *thread;
+
+	if (!atomic_add_unless(&region->threads->nr, 1, UMEM_THREADS_MAX))
+		return NULL;
+	thread = kzalloc(sizeof(*thread), GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN);
+	if (!thread) {
+		atomic_dec(&region->threads->nr);
+		return NULL;
+	}
+	thread->pid = get_task_pid(current, PIDTYPE_PID);
+	spin_lock(&bucket->lock);
+	hlist_add_head(&thread->node, &bucket->threads);
+	atomic_inc(&umem_thread_changes);
+	spin_unlock(&bucket->lock);
+	return thread;
+}
+
+/* The current thread's, which stays as long as the thread does; NULL if it is not listed. */
+static struct umem_thread *umem_thread_get(struct umem_region *region)
+{
+	struct pid *pid = task_pid(current);
+	struct umem_thread_bucket *bucket =
+		&region->threads->buckets[hash_ptr(pid, UMEM_THREADS_BITS)];
+	struct umem_thread *thread;
+
+	spin_lock(&bucket->lock);
+	thread = umem_bucket_find_thread(region, bucket, pid);
+	spin_unlock(&bucket->lock);
+	return thread ?: umem_thread_add(region, bucket);
+}
+
+/**
+ * umem_threads_walk - look at the threads that are listed
+ * @region: the region
+ * @pos: where to begin, all zero the first time; set to where to go on
+ * @show: called for each that has not ended, under a spinlock
+ * @arg: for @show
+ *
+ * Return: 0 at the end, or what @show returned if that was not 0.
+ */
+int umem_threads_walk(struct umem_region *region, struct umem_thread_pos *pos,
+		      int (*show)(const struct umem_thread *thread, void *arg), void *arg)
+{
+	struct umem_thread_bucket *bucket;
+	struct umem_thread *thread;
+	unsigned int i;
+	int err = 0;
+
+	for (; pos->bucket < ARRAY_SIZE(region->threads->buckets); pos->bucket++, pos->skip = 0) {
+		bucket = &region->threads->buckets[pos->bucket];
+		i = 0;
+		spin_lock(&bucket->lock);
+		hlist_for_each_entry(thread, &bucket->threads, node) {
+			if (i++ < pos->skip || umem_thread_has_ended(thread))
+				continue;
+			err = show(thread, arg);
+			if (err)
+				break;
+			pos->skip = i;
+		}
+		spin_unlock(&bucket->lock);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/**
+ * umem_wait_begin - the current thread is going to wait
+ * @region: the region
+ * @index: the page it waits for
+ *
+ * Return: for umem_wait_end().
+ */
+struct umem_wait umem_wait_begin(struct umem_region *region, pgoff_t index)
+{
+	struct umem_wait wait = {
+		.index = index,
+		.since = ktime_get_ns(),
+		.thread = umem_thread_get(region),
+	};
+
+	/* Nobody else writes these; others may see them from different moments. */
+	if (wait.thread) {
+		WRITE_ONCE(wait.thread->index, index);
+		WRITE_ONCE(wait.thread->since, wait.since);
+	}
+	return wait;
+}
+
+/**
+ * umem_wait_end - the current thread waits no longer
+ * @region: the region
+ * @wait: what umem_wait_begin() returned
+ * @answered: it was the page that ended it
+ */
+void umem_wait_end(struct umem_region *region, const struct umem_wait *wait, bool answered)
+{
+	struct umem_thread *thread = wait->thread;
+	u64 ns = ktime_get_ns() - wait->since;
+
+	this_cpu_inc(region->stats->waits);
+	this_cpu_add(region->stats->wait_ns, ns);
+	if (answered)
+		this_cpu_inc(region->stats->latencies[min(ilog2(ns | 1), UMEM_NR_LATENCIES - 1)]);
+	if (thread) {
+		WRITE_ONCE(thread->waits, thread->waits + 1);
+		WRITE_ONCE(thread->wait_ns, thread->wait_ns + ns);
+		WRITE_ONCE(thread->longest_ns, max(thread->longest_ns, ns));
+		WRITE_ONCE(thread->since, 0);
+	}
+	trace_umem_resume(region, wait->index, answered, ns);
+}
