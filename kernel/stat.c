@@ -4,7 +4,9 @@
  * and a list of the threads that waited.
  */
 #include <linux/hash.h>
+#include <linux/jiffies.h>
 #include <linux/log2.h>
+#include <linux/moduleparam.h>
 #include <linux/percpu.h>
 #include <linux/pid.h>
 #include <linux/sched.h>
@@ -15,11 +17,10 @@
 #include "trace.h"
 #include "umem.h"
 
-/*
- * Threads of one region that are listed. Those that have ended are forgotten when
- * another is to be listed beside them.
- */
-#define UMEM_THREADS_MAX	4096
+static unsigned int max_threads = 4096;
+module_param(max_threads, uint, 0644);
+MODULE_PARM_DESC(max_threads, "how many threads that waited a region lists (default 4096)");
+
 #define UMEM_THREADS_BITS	6
 
 /* The threads that hash here */
@@ -31,10 +32,15 @@ struct umem_thread_bucket {
 /**
  * struct umem_threads - who waited in a region
  * @nr: of them
+ * @swept: when those that have ended were last looked for everywhere
  * @buckets: them, by their struct pid
+ *
+ * Those that have ended are forgotten when another comes to their bucket, and when
+ * there is no room.
  */
 struct umem_threads {
 	atomic_t nr;
+	unsigned long swept;
 	struct umem_thread_bucket buckets[1 << UMEM_THREADS_BITS];
 };
 
@@ -54,6 +60,7 @@ int umem_stats_create(struct umem_region *region)
 	region->threads = kzalloc(sizeof(*region->threads), GFP_KERNEL_ACCOUNT);
 	if (!region->stats || !region->threads)
 		return -ENOMEM;
+	region->threads->swept = jiffies - HZ;
 	for (bucket = region->threads->buckets;
 	     bucket < region->threads->buckets + ARRAY_SIZE(region->threads->buckets); bucket++) {
 		spin_lock_init(&bucket->lock);
@@ -141,14 +148,41 @@ static struct umem_thread *umem_bucket_find_thread(struct umem_region *region,
 	return NULL;
 }
 
+/* At most once a second, for they may all be alive. */
+static void umem_threads_sweep(struct umem_region *region)
+{
+	struct umem_threads *threads = region->threads;
+	int i;
+
+	if (time_before(jiffies, READ_ONCE(threads->swept) + HZ))
+		return;
+	WRITE_ONCE(threads->swept, jiffies);
+	for (i = 0; i < ARRAY_SIZE(threads->buckets); i++) {
+		spin_lock(&threads->buckets[i].lock);
+		umem_bucket_find_thread(region, &threads->buckets[i], NULL);
+		spin_unlock(&threads->buckets[i].lock);
+	}
+}
+
+static bool umem_thread_has_room(struct umem_threads *threads)
+{
+	if (atomic_inc_return(&threads->nr) <= READ_ONCE(max_threads))
+		return true;
+	atomic_dec(&threads->nr);
+	return false;
+}
+
 /* List the current thread, unless there are too many or no memory. */
 static struct umem_thread *umem_thread_add(struct umem_region *region,
 					   struct umem_thread_bucket *bucket)
 {
 	struct umem_thread *thread;
 
-	if (!atomic_add_unless(&region->threads->nr, 1, UMEM_THREADS_MAX))
-		return NULL;
+	if (!umem_thread_has_room(region->threads)) {
+		umem_threads_sweep(region);
+		if (!umem_thread_has_room(region->threads))
+			return NULL;
+	}
 	thread = kzalloc(sizeof(*thread), GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN);
 	if (!thread) {
 		atomic_dec(&region->threads->nr);
