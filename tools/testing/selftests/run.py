@@ -19,7 +19,7 @@ USER = lab.REPO / "build" / "user"
 PROGRAMS = {name: str(BINARIES / name)
             for name in ("placement", "presence", "requests", "discard", "lifetime", "bad_input",
                          "race", "mappings", "access", "owner", "track", "track_pin",
-                         "access_kvm", "track_kvm")}
+                         "access_kvm", "track_kvm", "netlink", "tracepoints")}
 PROGRAMS["loopback"] = f"{USER / 'loopback'} {USER / 'umemd'}"
 NEED_KVM = {"access_kvm", "track_kvm"}
 TIMEOUT = 600
