@@ -217,3 +217,17 @@ char *guests_table(const struct guests *guests)
 	}
 	return text_take(&text);
 }
+
+json_t *guests_json(const struct guests *guests)
+{
+	json_t *all = json_array();
+
+	for (size_t i = 0; i < guests->nr; i++) {
+		const struct guest *guest = &guests->guest[i];
+
+		json_array_append_new(all, json_pack("{s:i, s:o, s:o}", "pid", (int)guest->pid, "name",
+						     jsonl_string(guest->name), "state",
+						     jsonl_string(guest->state)));
+	}
+	return all;
+}

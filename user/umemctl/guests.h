@@ -3,6 +3,7 @@
 #ifndef UMEMCTL_GUESTS_H
 #define UMEMCTL_GUESTS_H
 
+#include <jansson.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -51,5 +52,10 @@ const struct guest *guests_choose(const struct guests *guests, const char *wante
  * guests_table - what "list" prints, the caller's
  */
 char *guests_table(const struct guests *guests);
+
+/**
+ * guests_json - the same as an array, the caller's
+ */
+json_t *guests_json(const struct guests *guests);
 
 #endif

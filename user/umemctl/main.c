@@ -12,6 +12,7 @@
 #include "umemctl/client.h"
 #include "umemctl/guests.h"
 #include "umemctl/options.h"
+#include "umemctl/show.h"
 #include "umemctl/watch.h"
 
 #define EXIT_DONE	0
@@ -66,17 +67,6 @@ static int open_guest(struct client *client, const struct options *options)
 }
 
 /* ---- the commands ---- */
-
-static int run_list(const struct options *options)
-{
-	struct guests guests;
-
-	(void)options;
-	guests_find(&guests);
-	print_and_free(guests_table(&guests));
-	guests_free(&guests);
-	return EXIT_DONE;
-}
 
 static int print_info(struct client *client, const struct options *options)
 {
@@ -270,7 +260,13 @@ static int run(const struct options *options)
 {
 	switch (options->command) {
 	case CTL_LIST:
-		return run_list(options);
+		return show_list(options);
+	case CTL_SHOW:
+		return show_regions(options);
+	case CTL_STAT:
+		return show_stats(options);
+	case CTL_EVENTS:
+		return show_events(options);
 	case CTL_MIGRATE:
 		return with_guest(options, migrate);
 	case CTL_START_POSTCOPY:

@@ -28,7 +28,13 @@ static const struct subcommand {
 	const char *usage;
 	const char *help;		/* NULL: another name of the one above it */
 } subcommands[] = {
-	{ "list", CTL_LIST, "", 0, "list", "the running umem-qemus of this user" },
+	{ "list", CTL_LIST, "j", 0, "list [--json]",
+	  "the running umem-qemus of this user, and the regions it may see" },
+	{ "show", CTL_SHOW, "j", 1, "show [--json] [REGION]", "what regions are and how they are now" },
+	{ "stat", CTL_STAT, "j", 1, "stat [--json] [REGION]",
+	  "what happened in regions, who waited there and for how long" },
+	{ "events", CTL_EVENTS, "j", 0, "events [--json]",
+	  "tell what happens in regions, a line each, until interrupted" },
 	{ "migrate", CTL_MIGRATE, "gpnmd", 3,
 	  "migrate [-p [-n]] [-m] [-d] [--guest GUEST] URI [FORWARD [BACKWARD]]",
 	  "move a guest to the umem-qemu at URI and wait until it is complete" },
@@ -216,6 +222,8 @@ static int parse_subcommand(struct options *options, const struct subcommand *su
 	    (argc == optind || strcmp(argv[optind], "restart")))
 		return refuse(error, "pager: \"%s\" is what to do, wanted restart",
 			      argc == optind ? "" : argv[optind]);
+	if ((subcommand->command == CTL_SHOW || subcommand->command == CTL_STAT) && argc > optind)
+		options->region = argv[optind];
 	if (subcommand->command == CTL_SET)
 		return take_set(options, argc - optind, argv + optind, error);
 	return 0;
@@ -262,7 +270,8 @@ char *options_help(void)
 	struct text text = { 0 };
 
 	text_add(&text, "usage: umemctl COMMAND [OPTIONS...]\n\n"
-		 "Gives migrate commands to a running umem-qemu through its control socket.\n\n");
+		 "Gives migrate commands to a running umem-qemu through its control socket, and tells\n"
+		 "what the kernel knows of regions: one's own, or all if one has CAP_SYS_ADMIN.\n\n");
 	for (size_t i = 0; i < ARRAY_SIZE(subcommands); i++) {
 		if (subcommands[i].help)
 			text_add(&text, "  %s\n        %s\n", subcommands[i].usage,
@@ -271,6 +280,7 @@ char *options_help(void)
 	text_add(&text, "\n"
 "  --guest GUEST  which one: its process id, its -name, or the path of its control\n"
 "                 socket (has a /). May be left out if there is exactly one.\n"
+"  REGION         which one: its id or its name. All, if it is left out\n"
 "  -p             the guest moves at once, all of its memory follows on demand. Without it\n"
 "                 memory is copied first, while the guest runs, until what is left would take\n"
 "                 no longer than QEMU's downtime-limit, or start-postcopy\n"
@@ -279,7 +289,8 @@ char *options_help(void)
 "  -d             return once the migration has begun\n"
 "  FORWARD        pages after each requested page that are sent with it\n"
 "  BACKWARD       pages before it\n"
-"  --json         one object, with units in the names of its values\n"
+"  --json         JSON, with units in the names of its values: one object; for show and stat\n"
+"                 without REGION an array of them, for events one a line\n"
 "  --help, --version\n"
 "\n"
 "Whoever interrupts a waiting umemctl leaves the migration going; umemctl cancel ends it.\n"

@@ -18,6 +18,9 @@ enum ctl_command {
 	CTL_GONE,
 	CTL_SET,
 	CTL_INFO,
+	CTL_SHOW,
+	CTL_STAT,
+	CTL_EVENTS,
 	CTL_HELP,
 	CTL_VERSION,
 };
@@ -32,6 +35,7 @@ enum ctl_command {
  * @detach: migrate: -d
  * @uri: migrate, recover; NULL: there is none
  * @value: set: of lost-source
+ * @region: show, stat: an id or a name; NULL: all
  * @forward: migrate: pages, -1: not given
  * @backward: migrate: pages, -1: not given
  */
@@ -45,6 +49,7 @@ struct options {
 	bool detach;
 	const char *uri;
 	const char *value;
+	const char *region;
 	int64_t forward;
 	int64_t backward;
 };

@@ -93,11 +93,20 @@ static void test_the_only_one_need_not_be_named(void **state)
 static void test_table_has_a_line_each_and_nothing_for_terminals(void **state)
 {
 	struct guests guests = { 0 };
+	json_t *json;
 	char *table;
 
 	(void)state;
 	guests_add(&guests, 7, "a\033[2Jb", "none", "/r/7");
-	guests_add(&guests, 8, "", "running", "/r/8");
+	guests_add(&guests, 8, "\xff", "running", "/r/8");
+	json = guests_json(&guests);
+	table = json_dumps(json, JSON_COMPACT);
+	assert_string_equal(table, "[{\"pid\":7,\"name\":\"a?[2Jb\",\"state\":\"none\"},"
+			    "{\"pid\":8,\"name\":\"?\",\"state\":\"running\"}]");
+	free(table);
+	json_decref(json);
+	free(guests.guest[1].name);
+	guests.guest[1].name = strdup("");
 	table = guests_table(&guests);
 	assert_string_equal(table, "     PID  NAME                 STATE\n"
 			    "       7  a?[2Jb               none\n"

@@ -49,7 +49,8 @@ static void test_every_command_is_known(void **state)
 		const char *line;
 		enum ctl_command command;
 	} lines[] = {
-		{ "list", CTL_LIST }, { "migrate tcp:a:1", CTL_MIGRATE }, { "cancel", CTL_CANCEL },
+		{ "list", CTL_LIST }, { "show", CTL_SHOW }, { "stat 3", CTL_STAT },
+		{ "events", CTL_EVENTS }, { "migrate tcp:a:1", CTL_MIGRATE }, { "cancel", CTL_CANCEL },
 		{ "start-postcopy", CTL_START_POSTCOPY }, { "pause", CTL_PAUSE },
 		{ "recover", CTL_RECOVER }, { "pager restart", CTL_RESTART_PAGER },
 		{ "give-up", CTL_GIVE_UP }, { "gone --guest 7", CTL_GONE },
@@ -105,6 +106,19 @@ static void test_info_may_be_json(void **state)
 	assert_false(parse("info").json);
 }
 
+static void test_show_and_stat_may_have_a_region(void **state)
+{
+	(void)state;
+	assert_null(parse("show").region);
+	assert_string_equal(parse("show ram0").region, "ram0");
+	assert_string_equal(parse("stat --json 7").region, "7");
+	assert_true(parse("stat --json 7").json);
+	assert_true(parse("show --json").json);
+	assert_true(parse("list --json").json);
+	assert_true(parse("events --json").json);
+	assert_false(parse("events").json);
+}
+
 static void test_recover_may_have_a_uri(void **state)
 {
 	(void)state;
@@ -119,7 +133,7 @@ static void test_bad_lines_are_refused_with_what_is_wanted(void **state)
 	static const struct {
 		const char *line, *got, *wanted;
 	} bad[] = {
-		{ "", "\"\"", "list, migrate, start-postcopy, cancel, pause, recover, pager, give-up, gone, set, info, migrate-info" },
+		{ "", "\"\"", "list, show, stat, events, migrate, start-postcopy, cancel, pause, recover, pager, give-up, gone, set, info, migrate-info" },
 		{ "pause now", "\"now\"", "at most 0" },
 		{ "recover defer", "recover: URI is \"defer\"", "wanted tcp:HOST:PORT" },
 		{ "recover tcp:a:1 8", "\"8\"", "at most 1" },
@@ -127,6 +141,9 @@ static void test_bad_lines_are_refused_with_what_is_wanted(void **state)
 		{ "pager stop", "\"stop\" is what to do", "wanted restart" },
 		{ "move tcp:a:1", "\"move\"", "wanted one of: list" },
 		{ "list 1", "\"1\"", "at most 0" },
+		{ "show 1 2", "\"2\"", "at most 1" },
+		{ "stat --guest 1", "--guest", "wanted: umemctl stat [--json] [REGION]" },
+		{ "events 1", "\"1\"", "at most 0" },
 		{ "list --guest 1", "--guest", "wanted: umemctl list" },
 		{ "cancel --json", "--json", "wanted: umemctl cancel" },
 		{ "info -n", "-n", "wanted: umemctl info" },
@@ -168,7 +185,8 @@ static void test_bad_lines_are_refused_with_what_is_wanted(void **state)
 static void test_help_names_every_command_and_the_exit_status(void **state)
 {
 	static const char *const named[] = {
-		"list", "migrate [-p [-n]] [-m]", "start-postcopy", "cancel", "pause",
+		"list [--json]", "show [--json] [REGION]", "stat [--json] [REGION]", "events [--json]",
+		"migrate [-p [-n]] [-m]", "start-postcopy", "cancel", "pause",
 		"recover [--guest GUEST] [URI]", "pager restart", "give-up", "gone",
 		"set [--guest GUEST] lost-source wait|poison", "info [--json]", "migrate-info", "--guest",
 		"Exit status: 0", "1 it failed", "2 the command line",
@@ -188,6 +206,7 @@ int main(void)
 		cmocka_unit_test(test_migrate_takes_its_options_in_any_place),
 		cmocka_unit_test(test_what_is_not_said_is_left_to_umem_qemu),
 		cmocka_unit_test(test_info_may_be_json),
+		cmocka_unit_test(test_show_and_stat_may_have_a_region),
 		cmocka_unit_test(test_recover_may_have_a_uri),
 		cmocka_unit_test(test_bad_lines_are_refused_with_what_is_wanted),
 		cmocka_unit_test(test_help_names_every_command_and_the_exit_status),
