@@ -124,6 +124,7 @@ check: lab-build
 check-unit: deps-build
 	$(MAKE) -C user BUILD=$(O)/user check
 	$(MAKE) -s -C tools/testing/fuzz ENGINE=replay OUTPUT=$(O)/fuzz replay
+	$(PYTHON) tools/testing/netlink_spec.py
 
 # What peers and programs say, made up. Documentation/fuzzing.rst tells more.
 fuzz-build: deps-build deps-fuzz

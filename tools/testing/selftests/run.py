@@ -20,6 +20,7 @@ PROGRAMS = {name: str(BINARIES / name)
             for name in ("placement", "presence", "requests", "discard", "lifetime", "bad_input",
                          "race", "mappings", "access", "owner", "track", "track_pin",
                          "access_kvm", "track_kvm", "netlink", "tracepoints")}
+PROGRAMS["umemctl"] = f"{HERE / 'umemctl.py'} {USER / 'umemctl'}"
 PROGRAMS["loopback"] = f"{USER / 'loopback'} {USER / 'umemd'}"
 NEED_KVM = {"access_kvm", "track_kvm"}
 TIMEOUT = 600
