@@ -21,7 +21,7 @@ static unsigned int max_threads = 4096;
 module_param(max_threads, uint, 0644);
 MODULE_PARM_DESC(max_threads, "how many threads that waited a region lists (default 4096)");
 
-#define UMEM_THREADS_BITS	6
+#define UMEM_THREADS_BITS	8
 
 /* The threads that hash here */
 struct umem_thread_bucket {
@@ -29,20 +29,9 @@ struct umem_thread_bucket {
 	struct hlist_head threads;
 };
 
-/**
- * struct umem_threads - who waited in a region
- * @nr: of them
- * @swept: when those that have ended were last looked for everywhere
- * @buckets: them, by their struct pid
- *
- * Those that have ended are forgotten when another comes to their bucket, and when
- * there is no room.
- */
-struct umem_threads {
-	atomic_t nr;
-	unsigned long swept;
-	struct umem_thread_bucket buckets[1 << UMEM_THREADS_BITS];
-};
+#define umem_for_each_thread_bucket(region, bucket)			\
+	for (bucket = (region)->threads;				\
+	     bucket < (region)->threads + (1 << UMEM_THREADS_BITS); bucket++)
 
 /* How often a thread was listed or forgotten, in any region */
 static atomic_t umem_thread_changes;
@@ -57,12 +46,12 @@ int umem_stats_create(struct umem_region *region)
 	struct umem_thread_bucket *bucket;
 
 	region->stats = alloc_percpu_gfp(struct umem_stats, GFP_KERNEL_ACCOUNT);
-	region->threads = kzalloc(sizeof(*region->threads), GFP_KERNEL_ACCOUNT);
+	region->threads = kcalloc(1 << UMEM_THREADS_BITS, sizeof(*region->threads),
+				  GFP_KERNEL_ACCOUNT);
 	if (!region->stats || !region->threads)
 		return -ENOMEM;
-	region->threads->swept = jiffies - HZ;
-	for (bucket = region->threads->buckets;
-	     bucket < region->threads->buckets + ARRAY_SIZE(region->threads->buckets); bucket++) {
+	region->threads_swept = jiffies - HZ;
+	umem_for_each_thread_bucket(region, bucket) {
 		spin_lock_init(&bucket->lock);
 		INIT_HLIST_HEAD(&bucket->threads);
 	}
@@ -78,15 +67,15 @@ static void umem_thread_free(struct umem_thread *thread)
 /* The region is gone and so is everybody who waited. */
 void umem_stats_destroy(struct umem_region *region)
 {
+	struct umem_thread_bucket *bucket;
 	struct umem_thread *thread;
 	struct hlist_node *next;
-	int i;
 
 	free_percpu(region->stats);
 	if (!region->threads)
 		return;
-	for (i = 0; i < ARRAY_SIZE(region->threads->buckets); i++) {
-		hlist_for_each_entry_safe(thread, next, &region->threads->buckets[i].threads, node)
+	umem_for_each_thread_bucket(region, bucket) {
+		hlist_for_each_entry_safe(thread, next, &bucket->threads, node)
 			umem_thread_free(thread);
 	}
 	kfree(region->threads);
@@ -126,49 +115,42 @@ static bool umem_thread_has_ended(const struct umem_thread *thread)
 	return ended;
 }
 
-/* Find a thread; on the way, forget those that have ended. */
-static struct umem_thread *umem_bucket_find_thread(struct umem_region *region,
-						   struct umem_thread_bucket *bucket,
-						   const struct pid *pid)
+static void umem_bucket_forget_ended(struct umem_region *region, struct umem_thread_bucket *bucket)
 {
 	struct umem_thread *thread;
 	struct hlist_node *next;
 
 	lockdep_assert_held(&bucket->lock);
 	hlist_for_each_entry_safe(thread, next, &bucket->threads, node) {
-		if (thread->pid == pid)
-			return thread;
 		if (!umem_thread_has_ended(thread))
 			continue;
 		hlist_del(&thread->node);
 		umem_thread_free(thread);
-		atomic_dec(&region->threads->nr);
+		atomic_dec(&region->nr_threads);
 		atomic_inc(&umem_thread_changes);
 	}
-	return NULL;
 }
 
 /* At most once a second, for they may all be alive. */
 static void umem_threads_sweep(struct umem_region *region)
 {
-	struct umem_threads *threads = region->threads;
-	int i;
+	struct umem_thread_bucket *bucket;
 
-	if (time_before(jiffies, READ_ONCE(threads->swept) + HZ))
+	if (time_before(jiffies, READ_ONCE(region->threads_swept) + HZ))
 		return;
-	WRITE_ONCE(threads->swept, jiffies);
-	for (i = 0; i < ARRAY_SIZE(threads->buckets); i++) {
-		spin_lock(&threads->buckets[i].lock);
-		umem_bucket_find_thread(region, &threads->buckets[i], NULL);
-		spin_unlock(&threads->buckets[i].lock);
+	WRITE_ONCE(region->threads_swept, jiffies);
+	umem_for_each_thread_bucket(region, bucket) {
+		spin_lock(&bucket->lock);
+		umem_bucket_forget_ended(region, bucket);
+		spin_unlock(&bucket->lock);
 	}
 }
 
-static bool umem_thread_has_room(struct umem_threads *threads)
+static bool umem_threads_have_room(struct umem_region *region)
 {
-	if (atomic_inc_return(&threads->nr) <= READ_ONCE(max_threads))
+	if (atomic_inc_return(&region->nr_threads) <= READ_ONCE(max_threads))
 		return true;
-	atomic_dec(&threads->nr);
+	atomic_dec(&region->nr_threads);
 	return false;
 }
 
@@ -178,18 +160,19 @@ static struct umem_thread *umem_thread_add(struct umem_region *region,
 {
 	struct umem_thread *thread;
 
-	if (!umem_thread_has_room(region->threads)) {
+	if (!umem_threads_have_room(region)) {
 		umem_threads_sweep(region);
-		if (!umem_thread_has_room(region->threads))
+		if (!umem_threads_have_room(region))
 			return NULL;
 	}
 	thread = kzalloc(sizeof(*thread), GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN);
 	if (!thread) {
-		atomic_dec(&region->threads->nr);
+		atomic_dec(&region->nr_threads);
 		return NULL;
 	}
 	thread->pid = get_task_pid(current, PIDTYPE_PID);
 	spin_lock(&bucket->lock);
+	umem_bucket_forget_ended(region, bucket);
 	hlist_add_head(&thread->node, &bucket->threads);
 	atomic_inc(&umem_thread_changes);
 	spin_unlock(&bucket->lock);
@@ -201,11 +184,13 @@ static struct umem_thread *umem_thread_get(struct umem_region *region)
 {
 	struct pid *pid = task_pid(current);
 	struct umem_thread_bucket *bucket =
-		&region->threads->buckets[hash_ptr(pid, UMEM_THREADS_BITS)];
+		&region->threads[hash_ptr(pid, UMEM_THREADS_BITS)];
 	struct umem_thread *thread;
 
 	spin_lock(&bucket->lock);
-	thread = umem_bucket_find_thread(region, bucket, pid);
+	hlist_for_each_entry(thread, &bucket->threads, node)
+		if (thread->pid == pid)
+			break;
 	spin_unlock(&bucket->lock);
 	return thread ?: umem_thread_add(region, bucket);
 }
@@ -227,8 +212,8 @@ int umem_threads_walk(struct umem_region *region, struct umem_thread_pos *pos,
 	unsigned int i;
 	int err = 0;
 
-	for (; pos->bucket < ARRAY_SIZE(region->threads->buckets); pos->bucket++, pos->skip = 0) {
-		bucket = &region->threads->buckets[pos->bucket];
+	for (; pos->bucket < 1 << UMEM_THREADS_BITS; pos->bucket++, pos->skip = 0) {
+		bucket = &region->threads[pos->bucket];
 		i = 0;
 		spin_lock(&bucket->lock);
 		hlist_for_each_entry(thread, &bucket->threads, node) {

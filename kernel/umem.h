@@ -20,7 +20,7 @@ struct iov_iter;
 struct mem_cgroup;
 struct pid;
 struct umem_pager;
-struct umem_threads;
+struct umem_thread_bucket;
 
 #define UMEM_HASH_BITS	6
 
@@ -94,7 +94,10 @@ struct umem_bucket {
  * @pid: the creating process
  * @id: for UMEM_OPEN
  * @stats: what happened
- * @threads: who waited
+ * @threads: who waited, by their struct pid. Those that have ended are forgotten when
+ *	another comes to their bucket, and when there is no room
+ * @nr_threads: of them
+ * @threads_swept: when those that have ended were last looked for everywhere
  * @name: for people
  *
  * Lock order: @pager_lock, @track_lock, mmap_lock, @view_lock, VMA lock, @fill_lock,
@@ -141,7 +144,9 @@ struct umem_region {
 	struct pid *pid;
 	u32 id;
 	struct umem_stats __percpu *stats;
-	struct umem_threads *threads;
+	struct umem_thread_bucket *threads;
+	atomic_t nr_threads;
+	unsigned long threads_swept;
 	char name[UMEM_NAME_MAX];
 };
 
