@@ -146,12 +146,16 @@ static void umem_threads_sweep(struct umem_region *region)
 	}
 }
 
-static bool umem_threads_have_room(struct umem_region *region)
+/* Take a place in the list. */
+static bool umem_threads_reserve(struct umem_region *region)
 {
-	if (atomic_inc_return(&region->nr_threads) <= READ_ONCE(max_threads))
-		return true;
-	atomic_dec(&region->nr_threads);
-	return false;
+	int nr = atomic_read(&region->nr_threads);
+
+	do {
+		if (nr >= READ_ONCE(max_threads))
+			return false;
+	} while (!atomic_try_cmpxchg(&region->nr_threads, &nr, nr + 1));
+	return true;
 }
 
 /* List the current thread, unless there are too many or no memory. */
@@ -160,9 +164,9 @@ static struct umem_thread *umem_thread_add(struct umem_region *region,
 {
 	struct umem_thread *thread;
 
-	if (!umem_threads_have_room(region)) {
+	if (!umem_threads_reserve(region)) {
 		umem_threads_sweep(region);
-		if (!umem_threads_have_room(region))
+		if (!umem_threads_reserve(region))
 			return NULL;
 	}
 	thread = kzalloc(sizeof(*thread), GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN);

@@ -195,7 +195,7 @@ MUTANTS = [
     Mutant("stat-never-forgets", "stat.c",
            "	ended = !pid_task(thread->pid, PIDTYPE_PID);", "	ended = false;", "netlink"),
     Mutant("stat-lists-without-end", "stat.c",
-           "<= READ_ONCE(max_threads))", "<= INT_MAX)", "netlink"),
+           ">= READ_ONCE(max_threads))", ">= INT_MAX)", "netlink"),
     Mutant("trace-has-no-waker", "request.c", "		trace_umem_wake(region, index);\n", "",
            "tracepoints"),
     Mutant("errno-unknown-flag", "ioctl.c",

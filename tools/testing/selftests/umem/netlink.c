@@ -381,7 +381,7 @@ static void make_many(void)
 }
 
 /* How many of @ids are in the answer; each at most once. */
-static int count_many(struct client *nl, int id_attr, bool *interrupted)
+static int count_many(struct client *nl, int id_attr)
 {
 	bool seen[MANY] = { false };
 	struct nlmsghdr *msg;
@@ -390,7 +390,6 @@ static int count_many(struct client *nl, int id_attr, bool *interrupted)
 	while ((msg = nl_receive(nl))) {
 		uint32_t id = attr_uint(msg_attrs(msg), id_attr);
 
-		*interrupted |= msg->nlmsg_flags & NLM_F_DUMP_INTR;
 		for (int i = 0; i < MANY; i++) {
 			if (ids[i] != id)
 				continue;
@@ -406,45 +405,41 @@ static int count_many(struct client *nl, int id_attr, bool *interrupted)
 static void a_dump_has_every_region_once(void)
 {
 	struct client *nl = nl_open();
-	bool interrupted = false;
 
 	make_many();
 	nl_dump(nl, UMEM_CMD_REGION_GET);
-	CHECK_EQ(count_many(nl, UMEM_A_REGION_ID, &interrupted), MANY);
+	CHECK_EQ(count_many(nl, UMEM_A_REGION_ID), MANY);
+	CHECK(!nl->interrupted, "nothing has changed");
 	nl_dump(nl, UMEM_CMD_STATS_GET);
-	CHECK_EQ(count_many(nl, UMEM_A_STATS_REGION_ID, &interrupted), MANY);
-	CHECK(!interrupted, "nothing has changed");
+	CHECK_EQ(count_many(nl, UMEM_A_STATS_REGION_ID), MANY);
+	CHECK(!nl->interrupted, "nothing has changed");
 	nl_request_id(nl, UMEM_CMD_REGION_GET, NLM_F_DUMP, ids[7]);
-	CHECK_EQ(count_many(nl, UMEM_A_REGION_ID, &interrupted), 1);
+	CHECK_EQ(count_many(nl, UMEM_A_REGION_ID), 1);
 	nl_request_id(nl, UMEM_CMD_STATS_GET, NLM_F_DUMP, ids[7]);
-	CHECK_EQ(count_many(nl, UMEM_A_STATS_REGION_ID, &interrupted), 1);
+	CHECK_EQ(count_many(nl, UMEM_A_STATS_REGION_ID), 1);
 }
 
 static void a_dump_says_that_a_region_came_or_went(void)
 {
 	struct client *nl = nl_open();
-	bool interrupted = false;
-	int fd, nr;
+	int fd;
 
 	make_many();
 	nl_dump(nl, UMEM_CMD_REGION_GET);
 	CHECK(nl_receive(nl), "the first region");
 	fd = region(PAGE);
-	count_many(nl, UMEM_A_REGION_ID, &interrupted);
-	CHECK(interrupted, "one came");
+	count_many(nl, UMEM_A_REGION_ID);
+	CHECK(nl->interrupted, "one came");
 
-	interrupted = false;
 	nl_dump(nl, UMEM_CMD_STATS_GET);
 	CHECK(nl_receive(nl), "the first region");
 	close(fd);
-	count_many(nl, UMEM_A_STATS_REGION_ID, &interrupted);
-	CHECK(interrupted, "one went");
+	count_many(nl, UMEM_A_STATS_REGION_ID);
+	CHECK(nl->interrupted, "one went");
 
-	interrupted = false;
 	nl_dump(nl, UMEM_CMD_REGION_GET);
-	nr = count_many(nl, UMEM_A_REGION_ID, &interrupted);
-	CHECK_EQ(nr, MANY);
-	CHECK(!interrupted, "the next dump is whole");
+	CHECK_EQ(count_many(nl, UMEM_A_REGION_ID), MANY);
+	CHECK(!nl->interrupted, "the next dump is whole");
 }
 
 static atomic_bool stop;
@@ -471,7 +466,8 @@ static void those_that_stay_are_in_every_dump(void)
 	CHECK(!pthread_create(&thread, NULL, come_and_go, NULL), "pthread_create");
 	for (int i = 0; i < 50; i++) {
 		nl_dump(nl, UMEM_CMD_REGION_GET);
-		CHECK_EQ(count_many(nl, UMEM_A_REGION_ID, &interrupted), MANY);
+		CHECK_EQ(count_many(nl, UMEM_A_REGION_ID), MANY);
+		interrupted |= nl->interrupted;
 	}
 	stop = true;
 	pthread_join(thread, NULL);
@@ -483,23 +479,18 @@ static void a_dump_of_threads_says_that_one_came(void)
 	static struct toucher t[MANY], late;
 	struct client *nl = nl_open();
 	uint32_t id = setup_id();
-	struct nlmsghdr *msg;
-	bool interrupted = false;
 
 	for (int i = 0; i < MANY; i++)
 		start(&t[i], touch_read, guest);
 	expect_waiters(region_fd, MANY);
-	nl_request_id(nl, UMEM_CMD_THREAD_GET, NLM_F_DUMP, id);
-	while ((msg = nl_receive(nl)))
-		interrupted |= msg->nlmsg_flags & NLM_F_DUMP_INTR;
-	CHECK(!interrupted, "none came");
+	CHECK_EQ(count_threads(nl, id), MANY);
+	CHECK(!nl->interrupted, "none came");
 	nl_request_id(nl, UMEM_CMD_THREAD_GET, NLM_F_DUMP, id);
 	CHECK(nl_receive(nl), "the first thread");
 	start(&late, touch_read, guest);
 	expect_waiters(region_fd, MANY + 1);
-	while ((msg = nl_receive(nl)))
-		interrupted |= msg->nlmsg_flags & NLM_F_DUMP_INTR;
-	CHECK(interrupted, "one came");
+	CHECK_EQ(nl_error(nl), 0);
+	CHECK(nl->interrupted, "one came");
 	copy_byte(pager_fd, 0, 'x');
 	for (int i = 0; i < MANY; i++)
 		finish(&t[i]);

@@ -24,6 +24,7 @@
  * @regions: number of its group "regions"
  * @discards: number of its group "discards"
  * @buffer: what was received last
+ * @interrupted: a message of the last dump said that something came or went
  * @left: bytes of it that were not looked at
  * @next: the first of those
  */
@@ -33,6 +34,7 @@ struct client {
 	uint16_t family;
 	uint32_t regions;
 	uint32_t discards;
+	bool interrupted;
 	char buffer[NL_BUFFER] __attribute__((aligned(8)));
 	int left;
 	struct nlmsghdr *next;
@@ -134,6 +136,7 @@ static inline void nl_request(struct client *nl, uint16_t family, uint8_t cmd, u
 	CHECK(send(nl->fd, &request, request.msg.nlmsg_len, 0) == request.msg.nlmsg_len, "send: %s",
 	      strerror(errno));
 	nl->left = 0;
+	nl->interrupted = false;
 }
 
 static inline void nl_request_id(struct client *nl, uint8_t cmd, uint16_t flags, uint32_t id)
@@ -166,6 +169,7 @@ static inline struct nlmsghdr *nl_receive(struct client *nl)
 	msg = nl->next;
 	CHECK(NLMSG_OK(msg, (unsigned int)nl->left), "broken message");
 	nl->next = NLMSG_NEXT(msg, nl->left);
+	nl->interrupted |= msg->nlmsg_flags & NLM_F_DUMP_INTR;
 	if (msg->nlmsg_type == NLMSG_ERROR || msg->nlmsg_type == NLMSG_DONE)
 		errno = -*(int *)NLMSG_DATA(msg);
 	return msg->nlmsg_type == NLMSG_ERROR || msg->nlmsg_type == NLMSG_DONE ? NULL : msg;
