@@ -76,8 +76,9 @@ static int umem_put_region(struct sk_buff *skb, struct umem_region *region, stru
 	return 0;
 }
 
-/* Attributes count from 1; the last two stand for all of them. */
-static_assert((int)UMEM_NR_COUNTERS == (int)UMEM_A_COUNTERS_MAX);
+/* Attributes count from 1. */
+static_assert((int)UMEM_NR_COUNTERS == (int)UMEM_A_COUNTERS_MAX,
+	      "each counter has an attribute in umem.yaml, in the same order");
 static_assert((int)UMEM_PAGERS_LOST + 1 == (int)UMEM_A_COUNTERS_PAGERS_LOST);
 
 static int umem_put_counters(struct sk_buff *skb, const struct umem_stats *stats)

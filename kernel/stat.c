@@ -45,7 +45,8 @@ int umem_stats_create(struct umem_region *region)
 {
 	struct umem_thread_bucket *bucket;
 
-	region->stats = alloc_percpu_gfp(struct umem_stats, GFP_KERNEL_ACCOUNT);
+	/* ENOMEM says it all; per-CPU memory would say it with a stack trace. */
+	region->stats = alloc_percpu_gfp(struct umem_stats, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	region->threads = kcalloc(1 << UMEM_THREADS_BITS, sizeof(*region->threads),
 				  GFP_KERNEL_ACCOUNT);
 	if (!region->stats || !region->threads)
