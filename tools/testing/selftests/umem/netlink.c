@@ -271,6 +271,25 @@ static struct attrs thread_of(struct client *nl, uint32_t id, int tid)
 	return found;
 }
 
+static int count_threads(struct client *nl, uint32_t id)
+{
+	int nr = 0;
+
+	nl_request_id(nl, UMEM_CMD_THREAD_GET, NLM_F_DUMP, id);
+	while (nl_receive(nl))
+		nr++;
+	CHECK(!errno, "dump: %s", strerror(errno));
+	return nr;
+}
+
+/* So many are left: who was joined is listed until the kernel is done with it. */
+static void expect_threads(struct client *nl, uint32_t id, int nr)
+{
+	for (int i = 0; i < 5000 && count_threads(nl, id) != nr; i++)
+		msleep(1);
+	CHECK_EQ(count_threads(nl, id), nr);
+}
+
 static void a_thread_is_told_while_it_waits_and_after(void)
 {
 	struct named one = { .name = "one" }, two = { .name = "two" };
@@ -309,21 +328,11 @@ static void a_thread_is_told_while_it_waits_and_after(void)
 	CHECK(has_attr(thread_of(nl, id, one.tid), UMEM_A_THREAD_SINCE), "the other one waits");
 	two.tid = 0;
 	finish(&two.t);
+	expect_threads(nl, id, 1);
 	CHECK(!thread_of(nl, id, tid).data, "it has ended");
 	copy_byte(pager_fd, 0, 'x');
 	one.tid = 0;
 	finish(&one.t);
-}
-
-static int count_threads(struct client *nl, uint32_t id)
-{
-	int nr = 0;
-
-	nl_request_id(nl, UMEM_CMD_THREAD_GET, NLM_F_DUMP, id);
-	while (nl_receive(nl))
-		nr++;
-	CHECK(!errno, "dump: %s", strerror(errno));
-	return nr;
 }
 
 static void write_file(const char *path, const char *text)
@@ -348,6 +357,7 @@ static int wait_together(struct client *nl, uint32_t id, int nr, int page)
 	copy_byte(pager_fd, page * PAGE, 'x');
 	for (int i = 0; i < nr; i++)
 		finish(&t[i]);
+	expect_threads(nl, id, 0);
 	return listed;
 }
 
@@ -359,7 +369,6 @@ static void threads_that_ended_make_room_and_the_list_has_an_end(void)
 
 	write_file(limit, "20");
 	CHECK_EQ(wait_together(nl, id, 30, 0), 20);
-	CHECK_EQ(count_threads(nl, id), 0);
 	msleep(1100);
 	CHECK_EQ(wait_together(nl, id, 20, 1), 20);
 	msleep(1100);
