@@ -929,6 +929,14 @@ static bool wait_counter(struct side *side, const char *key, json_int_t least)
 		     (long long)counter(side, key), (long long)least);
 }
 
+static void wait_converged(struct side *side)
+{
+	uint64_t deadline = now_ns() + TIMEOUT_MS * NSEC_PER_MSEC;
+
+	while (!side->converged && now_ns() < deadline && !next_event(side, 100))
+		;
+}
+
 /* The memory of the guest as it was when it stopped. */
 static void check_same_memory(struct migration *m)
 {
@@ -1023,7 +1031,8 @@ static void test_precopy_does_not_converge(struct migration *m)
 	wait_counter(&m->source, "round", 4);
 	check(m->source.converged == 0);
 	command(&m->source, json_pack("{s:s,s:i}", "cmd", "set", "downtime_limit_ms", 1000000));
-	wait_counter(&m->source, "round", 6);
+	wait_converged(&m->source);
+	wait_counter(&m->source, "round", counter(&m->source, "round") + 2);
 	check(m->source.converged == 1, "it said so %u times", m->source.converged);
 	stop_writing(writers);
 	if (hand_over(m)) {
@@ -1093,8 +1102,7 @@ static void test_downtime_limit(struct migration *m)
 	if (!both_advise(m))
 		return;
 	start_writing(writers, m, 2000);
-	for (int i = 0; i < 300 && !m->source.converged; i++)
-		next_event(&m->source, 100);
+	wait_converged(&m->source);
 	ms = (double)m->source.remaining * 1000 / (16 << 20);
 	check(m->source.converged == 1 && ms > 0 && ms < 220, "%u times, %.0f ms",
 	      m->source.converged, ms);
