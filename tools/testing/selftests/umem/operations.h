@@ -29,10 +29,9 @@ static inline void expect_as_before(char *view)
 	CHECK(page_is(view + PAGE, 'm'), "the missing page");
 }
 
-/* Runs it in a child, which ends with 0 if it works; what the child ended with. */
-static inline int in_child(void (*fn)(void))
+/* A child that does it, and ends with 0 if it works. */
+static inline pid_t child_that_does(void (*fn)(void))
 {
-	int status;
 	pid_t pid;
 
 	fflush(stdout);
@@ -42,6 +41,15 @@ static inline int in_child(void (*fn)(void))
 		fn();
 		_exit(0);
 	}
+	return pid;
+}
+
+/* Runs it in a child; what that ended with. */
+static inline int in_child(void (*fn)(void))
+{
+	pid_t pid = child_that_does(fn);
+	int status;
+
 	CHECK_EQ(waitpid(pid, &status, 0), pid);
 	return status;
 }
@@ -58,15 +66,8 @@ static inline void skip_as(int status)
 static inline pid_t child_that_waits(void (*fn)(void))
 {
 	uint64_t before = info(region_fd).waiters;
-	pid_t pid;
+	pid_t pid = child_that_does(fn);
 
-	fflush(stdout);
-	pid = fork();
-	CHECK(pid >= 0, "fork: %s", strerror(errno));
-	if (!pid) {
-		fn();
-		_exit(0);
-	}
 	expect_waiters(region_fd, before + 1);
 	return pid;
 }
