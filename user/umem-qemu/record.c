@@ -87,16 +87,26 @@ int process_kill(int fd)
 
 /* ---- writing ---- */
 
+/* At once: json_dumpfd() has a system call for each token, and a guest may be stopped meanwhile. */
 static int write_out(const char *path, json_t *record)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	char *text;
+	size_t size;
+	ssize_t n;
 	int err = 0;
 
 	if (fd < 0)
 		return -errno;
+	text = json_dumps(record, JSON_INDENT(1));
+	size = text ? strlen(text) : 0;
 	errno = EIO;
-	if (json_dumpfd(record, fd, JSON_INDENT(1)) || fsync(fd))
+	n = text ? write(fd, text, size) : -1;
+	if (n < 0 || fsync(fd))
 		err = -errno;
+	else if ((size_t)n < size)
+		err = -ENOSPC;	/* what a regular file that takes less has run into */
+	free(text);
 	close(fd);
 	return err;
 }
