@@ -152,7 +152,11 @@ static bool in_hole(struct source_region *region, enum channel_kind kind, uint64
 	else	/* ENXIO: no more data. Else the file cannot tell: look at it. */
 		extent->data_start = errno == ENXIO ? region->length : offset;
 	extent->data_end = extent->data_start + BULK_BATCH * PAGE_BYTES;
-	return offset < extent->data_start;
+	if (offset < extent->data_start)
+		return true;
+	/* What is prefaulted may go on downwards. */
+	extent->data_start -= min(extent->data_start, (uint64_t)PREFAULT_BATCH * PAGE_BYTES);
+	return false;
 }
 
 /* Does what goes on bulk go while the guest may still write to it? */
