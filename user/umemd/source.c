@@ -94,7 +94,8 @@ struct source {
 	struct pacer pacer;	/* of bulk once the guest has stopped */
 	struct pacer early_pacer;	/* and before */
 	struct window window;
-	uint64_t bulk_ns;		/* bulk waits for urgent until then */
+	uint64_t bulk_ns;		/* bulk waits for what is on its way until then */
+	uint64_t bulk_bytes;		/* and has frames of at most so many */
 	struct precopy precopy;
 	struct tracker tracker;
 	bool tracking, closing;
@@ -223,7 +224,7 @@ static unsigned int bulk_batch(struct source *source)
 	uint64_t bytes = pacer_frame(bulk_pacer(source));
 
 	if (!is_early(source))
-		bytes = min(bytes, window_frame(&source->window));
+		bytes = min(bytes, source->bulk_bytes);
 	return (unsigned int)min(max(bytes / PAGE_BYTES, (uint64_t)1), most);
 }
 
@@ -412,15 +413,16 @@ static uint64_t under_way(const struct source *source, enum channel_kind kind)
 /* Does what is on its way keep bulk from sending now? */
 static bool bulk_is_held(struct source *source)
 {
-	uint64_t now = now_ns(), wait;
+	uint64_t now = now_ns(), urgent, wait;
 
 	if (is_early(source))
 		return false;
 	if (now - source->window.looked_ns >= WINDOW_LOOK_NS)
 		look_at_path(source, now);
-	wait = window_wait(&source->window, under_way(source, CHANNEL_BULK),
-			   under_way(source, CHANNEL_URGENT), now);
+	urgent = under_way(source, CHANNEL_URGENT);
+	wait = window_wait(&source->window, under_way(source, CHANNEL_BULK), urgent);
 	source->bulk_ns = now + wait;
+	source->bulk_bytes = window_frame(&source->window, urgent);
 	return wait;
 }
 

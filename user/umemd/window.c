@@ -1,49 +1,48 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "umemd/window.h"
 
+#include <stdbool.h>
+
 #include "common/util.h"
 
 #define MEGA	1000000
 
 void window_set(struct window *window, uint64_t rate, uint64_t rtt_ns, uint64_t now)
 {
+	uint64_t held;
+
 	window->looked_ns = now;
 	window->rate = rate;
-	window->rtt_ns = rtt_ns;
 	window->spare = WINDOW_SPARE_MAX;
+	window->beside = WINDOW_SPARE_MAX / WINDOW_SHARE;
 	window->bytes = UINT64_MAX;
 	if (!rate)
 		return;
 	rate = min(rate, WINDOW_RATE_MAX);
+	held = rate / MEGA * (min(rtt_ns, WINDOW_RTT_MAX_NS) / NSEC_PER_USEC);
 	window->spare = min(max(rate / (NSEC_PER_SEC / WINDOW_SPARE_NS),
 				(uint64_t)WINDOW_SPARE_MIN), (uint64_t)WINDOW_SPARE_MAX);
 	/* Half as much again as the path holds, so that a rate that could rise does. */
-	window->bytes = window->spare +
-			rate / MEGA * (min(rtt_ns, WINDOW_RTT_MAX_NS) / NSEC_PER_USEC) / 2 * 3;
+	window->bytes = window->spare + held / 2 * 3;
+	window->beside = window->spare / WINDOW_SHARE + held;
 }
 
-uint64_t window_frame(const struct window *window)
+static bool beside_answers(uint64_t urgent)
 {
-	return window->spare / 2;
+	return urgent >= WINDOW_URGENT_BYTES;
 }
 
-static uint64_t poll_ns(uint64_t ns)
+uint64_t window_frame(const struct window *window, uint64_t urgent)
 {
-	return min(max(ns, WINDOW_POLL_MIN_NS), WINDOW_POLL_MAX_NS);
+	return window->spare / (beside_answers(urgent) ? WINDOW_SHARE * 2 : 2);
 }
 
-uint64_t window_wait(struct window *window, uint64_t bulk, uint64_t urgent, uint64_t now)
+uint64_t window_wait(const struct window *window, uint64_t bulk, uint64_t urgent)
 {
-	if (bulk > window->bytes)
-		return poll_ns((bulk - window->bytes) * 1000 / (window->rate / MEGA + 1));
-	if (urgent < WINDOW_URGENT_BYTES) {
-		window->held_ns = 0;
+	uint64_t most = beside_answers(urgent) ? window->beside : window->bytes, us;
+
+	if (bulk <= most)
 		return 0;
-	}
-	if (!window->held_ns)
-		window->held_ns = now;
-	if (now - window->held_ns < WINDOW_HOLD_NS)
-		return poll_ns(window->rtt_ns / 4);
-	window->held_ns = now;
-	return 0;
+	us = min((bulk - most) / (window->rate / MEGA + 1), WINDOW_POLL_MAX_NS / NSEC_PER_USEC);
+	return max(us * NSEC_PER_USEC, WINDOW_POLL_MIN_NS);
 }

@@ -26,8 +26,8 @@ static void test_the_path_is_filled_and_little_more(void **state)
 	(void)state;
 	assert_true(window.bytes > held);
 	assert_true(window.bytes <= WINDOW_SPARE_MAX + 2 * held);
-	assert_int_equal(window_wait(&window, window.bytes, 0, START), 0);
-	assert_int_not_equal(window_wait(&window, window.bytes + 1, 0, START), 0);
+	assert_int_equal(window_wait(&window, window.bytes, 0), 0);
+	assert_int_not_equal(window_wait(&window, window.bytes + 1, 0), 0);
 }
 
 static void test_a_longer_path_holds_more(void **state)
@@ -45,17 +45,17 @@ static void test_on_a_slow_path_an_answer_waits_for_little(void **state)
 
 	(void)state;
 	window_set(&window, rate, NSEC_PER_MSEC, START);
-	assert_true(window.bytes + window_frame(&window) <= rate / 50);
-	assert_in_range(window_frame(&window), PAGE, rate / 100);
+	assert_true(window.bytes + window_frame(&window, 0) <= rate / 50);
+	assert_in_range(window_frame(&window, 0), PAGE, rate / 100);
 	window_set(&window, 1000, NSEC_PER_MSEC, START);
-	assert_in_range(window_frame(&window), PAGE, 2 * PAGE);
+	assert_in_range(window_frame(&window, 0), PAGE, 2 * PAGE);
 }
 
 static void test_a_path_that_cannot_be_measured_has_no_limit(void **state)
 {
 	(void)state;
 	window_set(&window, 0, 0, START);
-	assert_int_equal(window_wait(&window, UINT64_MAX, 0, START), 0);
+	assert_int_equal(window_wait(&window, UINT64_MAX, 0), 0);
 }
 
 static void test_no_measure_overflows(void **state)
@@ -63,43 +63,41 @@ static void test_no_measure_overflows(void **state)
 	(void)state;
 	window_set(&window, UINT64_MAX, UINT64_MAX, START);
 	assert_true(window.bytes > WINDOW_SPARE_MAX);
-	assert_int_equal(window_wait(&window, 1 << 20, 0, START), 0);
+	assert_int_equal(window_wait(&window, 1 << 20, 0), 0);
 }
 
 static void test_the_wait_is_as_long_as_what_is_too_much_takes(void **state)
 {
 	(void)state;
-	assert_in_range(window_wait(&window, window.bytes + GIGABIT / 2000, 0, START),
+	assert_in_range(window_wait(&window, window.bytes + GIGABIT / 2000, 0),
 			450 * NSEC_PER_USEC, 550 * NSEC_PER_USEC);
-	assert_int_equal(window_wait(&window, window.bytes + GIGABIT, 0, START),
+	assert_int_equal(window_wait(&window, window.bytes + GIGABIT, 0),
 			 WINDOW_POLL_MAX_NS);
 }
 
-static void test_bulk_waits_for_an_answer_but_not_for_ever(void **state)
+static void test_beside_answers_bulk_has_what_the_path_holds(void **state)
 {
-	uint64_t waited = 0, wait;
+	uint64_t held = GIGABIT / 1000;
 
 	(void)state;
-	while ((wait = window_wait(&window, 0, PAGE, START + waited)))
-		waited += wait;
-	assert_in_range(waited, WINDOW_HOLD_NS, WINDOW_HOLD_NS + WINDOW_POLL_MAX_NS);
-	/* one frame, and the next waits again */
-	assert_int_not_equal(window_wait(&window, 0, PAGE, START + waited), 0);
+	assert_in_range(window.beside, held, held + WINDOW_SPARE_MAX / 4);
+	assert_int_equal(window_wait(&window, window.beside, PAGE), 0);
+	assert_int_not_equal(window_wait(&window, window.beside + 1, PAGE), 0);
+	assert_in_range(window_frame(&window, PAGE), PAGE, window_frame(&window, 0) / 2);
 }
 
-static void test_an_answer_that_arrived_lets_bulk_go(void **state)
+static void test_beside_answers_there_is_a_limit_without_a_measure(void **state)
 {
 	(void)state;
-	assert_int_not_equal(window_wait(&window, 0, PAGE, START), 0);
-	assert_int_equal(window_wait(&window, 0, 0, START + 1), 0);
-	/* and what is waited for later is waited for as long */
-	assert_int_not_equal(window_wait(&window, 0, PAGE, START + 2 * WINDOW_HOLD_NS), 0);
+	window_set(&window, 0, 0, START);
+	assert_int_equal(window_wait(&window, PAGE, PAGE), 0);
+	assert_int_equal(window_wait(&window, UINT64_MAX, PAGE), WINDOW_POLL_MAX_NS);
 }
 
-static void test_a_zero_page_is_not_waited_for(void **state)
+static void test_a_zero_page_is_no_answer_to_wait_for(void **state)
 {
 	(void)state;
-	assert_int_equal(window_wait(&window, 0, 32, START), 0);
+	assert_int_equal(window_wait(&window, window.bytes, 32), 0);
 }
 
 int main(void)
@@ -111,9 +109,9 @@ int main(void)
 		cmocka_unit_test_setup(test_a_path_that_cannot_be_measured_has_no_limit, setup),
 		cmocka_unit_test_setup(test_no_measure_overflows, setup),
 		cmocka_unit_test_setup(test_the_wait_is_as_long_as_what_is_too_much_takes, setup),
-		cmocka_unit_test_setup(test_bulk_waits_for_an_answer_but_not_for_ever, setup),
-		cmocka_unit_test_setup(test_an_answer_that_arrived_lets_bulk_go, setup),
-		cmocka_unit_test_setup(test_a_zero_page_is_not_waited_for, setup),
+		cmocka_unit_test_setup(test_beside_answers_bulk_has_what_the_path_holds, setup),
+		cmocka_unit_test_setup(test_beside_answers_there_is_a_limit_without_a_measure, setup),
+		cmocka_unit_test_setup(test_a_zero_page_is_no_answer_to_wait_for, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
