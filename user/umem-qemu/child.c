@@ -13,6 +13,25 @@
 
 #include "common/text.h"
 
+/*
+ * The guest waits for umemd, and its vCPUs use what time they get: on a busy host pages came half
+ * as fast and faults lasted twice as long without this, and umem-qemu's steps to where the guest
+ * is stopped took 0.75 s, with it 0.38 (one CPU, one busy vCPU).
+ */
+#define HURRY_NICE	(-15)
+
+/* What children have that are in no hurry, once we are. */
+static int usual_nice;
+static bool hurried;
+
+void child_hurry(pid_t pid)
+{
+	if (!pid && !hurried)
+		usual_nice = getpriority(PRIO_PROCESS, 0);
+	hurried = hurried || !pid;
+	setpriority(pid ? PRIO_PGRP : PRIO_PROCESS, (id_t)pid, HURRY_NICE);
+}
+
 static int prepare(const struct child_setup *setup)
 {
 	sigset_t none;
@@ -23,8 +42,10 @@ static int prepare(const struct child_setup *setup)
 	signal(SIGPIPE, SIG_DFL);
 	if (setup->own_session)
 		setsid();
-	if (setup->nice)
-		setpriority(PRIO_PROCESS, 0, setup->nice);	/* not everybody may */
+	if (setup->hurry)
+		child_hurry(0);
+	else if (hurried)
+		setpriority(PRIO_PROCESS, 0, usual_nice);
 	if (setup->no_input) {
 		null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 		if (null < 0 || dup2(null, STDIN_FILENO) < 0)

@@ -15,7 +15,7 @@
  * @nr_fds: how many
  * @no_input: its standard input is /dev/null
  * @own_session: it gets no signals from our terminal
- * @nice: its priority as of nice(1), where we may give it
+ * @hurry: as if child_hurry() had been called for it; else it has the priority we were started with
  */
 struct child_setup {
 	const char *path;
@@ -24,7 +24,7 @@ struct child_setup {
 	size_t nr_fds;
 	bool no_input;
 	bool own_session;
-	int nice;
+	bool hurry;
 };
 
 /**
@@ -33,6 +33,12 @@ struct child_setup {
  * Return: its pid, or a negative errno, that of execv() included.
  */
 pid_t child_start(const struct child_setup *setup);
+
+/**
+ * child_hurry - give it a better priority than guests have, where we may do that
+ * @pid: who leads a session of its own, of which all are meant; or 0, for ourselves
+ */
+void child_hurry(pid_t pid);
 
 /**
  * child_ended - a waitpid() status in words: "exited with status 1", "was killed by signal 9 (Killed)"

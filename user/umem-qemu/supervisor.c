@@ -1333,6 +1333,8 @@ int supervisor_run(const struct options *options, const struct host *host,
 	s.lines_end = &s.lines;
 	migration_init(&s.migration, &migration_ops, &s, s.region_names, options->nr_regions);
 
+	/* What it does takes little, but a guest may be stopped until it is done. */
+	child_hurry(0);
 	if (options->foreign_monitor)
 		log_warning("-monitor %s is QEMU's own: it does not know umem's migrate; stdio and unix: do",
 			    options->foreign_monitor);

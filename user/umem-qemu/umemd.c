@@ -7,7 +7,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,13 +20,6 @@
 #define LINE_MAX_BYTES	65536
 #define UNSENT_MAX	65536
 #define DISMISS_MS	3000
-
-/*
- * The guest waits for umemd, and its vCPUs use what time they get: on a busy host
- * pages came half as fast and faults lasted twice as long without this (one CPU,
- * one busy vCPU).
- */
-#define UMEMD_NICE	(-15)
 
 struct umemd {
 	const struct umemd_ops *ops;
@@ -174,8 +166,7 @@ static pid_t start_process(const struct umemd_setup *setup, int control_fd, int 
 		.no_input = true,
 		.own_session = true,
 		/* A guest that still runs here goes before its pages. */
-		.nice = setup->command && setup->command->precopy && !setup->session ? 0 :
-			UMEMD_NICE,
+		.hurry = !(setup->command && setup->command->precopy && !setup->session),
 	};
 	pid_t pid;
 
@@ -265,8 +256,7 @@ void umemd_tell(struct umemd *umemd, json_t *command)
 
 void umemd_hurry(const struct umemd *umemd)
 {
-	/* A session of its own: with the processes that it has started. Not everybody may. */
-	setpriority(PRIO_PGRP, (id_t)umemd->pid, UMEMD_NICE);
+	child_hurry(umemd->pid);	/* with the processes that it has started */
 }
 
 void umemd_dismiss(struct umemd *umemd)

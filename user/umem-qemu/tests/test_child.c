@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -75,6 +76,33 @@ static void test_own_session_is_led_by_the_child(void **state)
 			     &(struct child_setup){ 0 }), 0);
 }
 
+static int nice_of(const struct child_setup *setup)
+{
+	return WEXITSTATUS(run("read -r pid comm st ppid pgrp session tty group flags a b c d e f g h prio nice rest </proc/$$/stat; exit $((nice + 20))",
+			       setup)) - 20;
+}
+
+static void test_what_we_start_is_in_a_hurry_only_if_it_is_told_to(void **state)
+{
+	const struct child_setup hurry = { .hurry = true }, usual = { 0 };
+	int status, best = nice_of(&hurry);
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(nice_of(&usual), getpriority(PRIO_PROCESS, 0));
+	pid = fork();
+	if (!pid) {
+		int before = getpriority(PRIO_PROCESS, 0);
+
+		child_hurry(0);
+		child_hurry(0);
+		_exit(getpriority(PRIO_PROCESS, 0) != best || nice_of(&usual) != before ||
+		      nice_of(&hurry) != best);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 static void test_exec_that_fails_is_an_errno(void **state)
 {
 	char *argv[] = { "x", NULL };
@@ -128,6 +156,7 @@ int main(void)
 		cmocka_unit_test(test_blocked_signals_and_sigpipe_are_as_new),
 		cmocka_unit_test(test_no_input_reads_end_of_file),
 		cmocka_unit_test(test_own_session_is_led_by_the_child),
+		cmocka_unit_test(test_what_we_start_is_in_a_hurry_only_if_it_is_told_to),
 		cmocka_unit_test(test_exec_that_fails_is_an_errno),
 		cmocka_unit_test(test_ends_are_told_in_words_and_numbers),
 		cmocka_unit_test(test_programs_are_found_as_a_shell_finds_them),
