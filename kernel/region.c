@@ -21,6 +21,7 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/shmem_fs.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 
 #include "trace.h"
@@ -40,11 +41,11 @@ module_param(max_mib, ulong, 0644);
 MODULE_PARM_DESC(max_mib, "total length of all regions in MiB (default 16 TiB)");
 
 /* How many pages are looked through before others may run */
-#define UMEM_SCAN_PAGES	(1UL << 20)
+#define UMEM_SCAN_PAGES	((pgoff_t)SZ_1M)
 
 static struct vfsmount *umem_mnt;
 
-/* Protects all of this, and i_private_data of the regions' mappings. */
+/* Protects all of this. A region's inode has its id as its number. */
 static DEFINE_SPINLOCK(umem_regions_lock);
 static DEFINE_IDR(umem_regions);
 static unsigned int umem_nr_regions;
@@ -104,7 +105,7 @@ static int umem_region_register(struct umem_region *region)
 	if (id >= 0) {
 		region->id = id;
 		umem_region_changes++;
-		region->file->f_mapping->i_private_data = region;
+		file_inode(region->file)->i_ino = id;
 	}
 	spin_unlock(&umem_regions_lock);
 	idr_preload_end();
@@ -116,7 +117,6 @@ static void umem_region_unregister(struct umem_region *region)
 	spin_lock(&umem_regions_lock);
 	idr_remove(&umem_regions, region->id);
 	umem_region_changes++;
-	region->file->f_mapping->i_private_data = NULL;
 	spin_unlock(&umem_regions_lock);
 }
 
@@ -166,7 +166,7 @@ static struct file *umem_region_new_file(struct umem_region *region)
 
 	snprintf(name, sizeof(name), "umem:%s", region->name);
 	file = shmem_file_setup_with_mnt(umem_mnt, name, (loff_t)region->nr_pages << PAGE_SHIFT,
-					 VM_NORESERVE);
+					 mk_vma_flags(VMA_NORESERVE_BIT));
 	if (IS_ERR(file))
 		return file;
 
@@ -244,6 +244,15 @@ static struct umem_region *umem_region_get_live(struct umem_region *region)
 {
 	lockdep_assert_held(&umem_regions_lock);
 	return region && refcount_inc_not_zero(&region->refs) ? region : NULL;
+}
+
+static struct umem_region *umem_region_of_inode(struct inode *inode)
+{
+	struct umem_region *region;
+
+	lockdep_assert_held(&umem_regions_lock);
+	region = idr_find(&umem_regions, inode->i_ino);
+	return region && file_inode(region->file) == inode ? region : NULL;
 }
 
 /**
@@ -675,7 +684,7 @@ static int umem_region_open(struct inode *inode, struct file *file)
 	struct umem_region *region;
 
 	spin_lock(&umem_regions_lock);
-	region = umem_region_get_live(inode->i_mapping->i_private_data);
+	region = umem_region_get_live(umem_region_of_inode(inode));
 	spin_unlock(&umem_regions_lock);
 	file->private_data = region;
 	return region ? 0 : -ENXIO;
