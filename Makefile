@@ -21,8 +21,9 @@ FUZZ = tools/testing/fuzz/fuzz --seed $(FUZZ_SEED) --build $(O)/fuzz
 
 .PHONY: all help module user selftests install install-module install-user uninstall \
 	deps-build deps-lab lab-build lab demo check check-unit check-lab check-selftests \
-	check-mutants check-e2e check-recovery check-install check-fuzz deps-fuzz deps-afl fuzz \
-	fuzz-nightly fuzz-build chaos bench bench-track bench-stages clean
+	check-kernel check-mutants check-e2e check-recovery check-install check-fuzz deps-fuzz deps-afl \
+	fuzz fuzz-nightly fuzz-build chaos bench bench-track bench-stages clean check-form deps-form \
+	deps-debug
 
 all: module user
 
@@ -47,6 +48,9 @@ help:
 	@echo '  make check-recovery  the same while programs die and networks fail'
 	@echo '  make check-install   what README says of a real host: DKMS, modprobe, make install'
 	@echo '  make check-fuzz      60 s of fuzzing what peers and programs say; see make fuzz'
+	@echo '  make check-kernel    not part of check: KERNEL=6.12 (or 7, or any that is installed), the'
+	@echo '                       module built for that kernel and tested on it'
+	@echo '  make check-form      not part of check: checkpatch, sparse, Coccinelle, kernel-doc'
 	@echo '  make check-mutants   not part of check: breaks each promise, sees the tests fail'
 	@echo '  make fuzz            not part of check: TARGETS="name ..." of tools/testing/fuzz, for'
 	@echo '                       FUZZ_SECONDS=$(FUZZ_SECONDS) in all; FUZZ_SEED=N to have a run again'
@@ -89,7 +93,7 @@ uninstall:
 	$(if $(DESTDIR),,depmod $(KVER))
 
 # The lab
-deps-build deps-lab deps-fuzz deps-afl:
+deps-build deps-lab deps-fuzz deps-afl deps-form deps-debug:
 	@tools/install-deps $@
 
 lab-build: deps-build deps-lab
@@ -147,6 +151,14 @@ check-lab: lab-build
 
 check-selftests: lab-build
 	$(PYTHON) tools/testing/selftests/run.py
+
+check-kernel: lab-build
+	@test -n "$(KERNEL)" || { echo "usage: make check-kernel KERNEL=NAME, one of" \
+		"$$($(PYTHON) tools/testing/lab/kernels.py)" >&2; exit 2; }
+	$(PYTHON) tools/testing/selftests/run.py --kernel $(KERNEL) $(TESTS)
+
+check-form: deps-build deps-form
+	$(PYTHON) tools/testing/form/run.py
 
 check-mutants: lab-build
 	$(PYTHON) tools/testing/selftests/mutants.py

@@ -119,6 +119,7 @@ static vm_fault_t umem_guest_page_mkwrite(struct vm_fault *vmf)
 {
 	struct umem_region *region = vmf->vma->vm_file->private_data;
 	struct folio *folio = page_folio(vmf->page);
+	struct umem_span span;
 
 	folio_lock(folio);
 	if (folio->mapping != region->file->f_mapping) {
@@ -126,8 +127,9 @@ static vm_fault_t umem_guest_page_mkwrite(struct vm_fault *vmf)
 		return VM_FAULT_NOPAGE;
 	}
 	/* A fault may grant it for all of a large folio. */
-	umem_track_mark(region, (struct umem_span){ folio->index,
-						    folio->index + folio_nr_pages(folio) });
+	span.start = folio->index;
+	span.end = folio->index + folio_nr_pages(folio);
+	umem_track_mark(region, span);
 	return VM_FAULT_LOCKED;
 }
 

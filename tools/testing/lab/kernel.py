@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The distribution's stock kernel, unpacked but not installed, and initramfs images for it."""
+"""The distribution's stock kernel, unpacked but not installed, and initramfs images for kernels."""
 
+import contextlib
 import fcntl
 import lzma
 import os
@@ -22,7 +23,7 @@ class LabError(Exception):
     """Something the person at the keyboard has to know; the message says what to do."""
 
 
-def _output(what, *argv, cwd=None):
+def output(what, *argv, cwd=None):
     try:
         return subprocess.run(argv, cwd=cwd, check=True, text=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE).stdout
@@ -37,29 +38,40 @@ def _output(what, *argv, cwd=None):
 class Kernel:
     release: str
     root: Path  # what the package has: boot/ and lib/modules/
+    headers: Path  # what modules are built with, a path below build_root
+    build_root: Path = Path("/")  # the root that has the headers and their compiler
 
     @property
     def image(self):
-        return self.root / "boot" / f"vmlinuz-{self.release}"
+        beside = self.modules / "vmlinuz"
+        return beside if beside.exists() else self.root / "boot" / f"vmlinuz-{self.release}"
 
     @property
     def vmlinux(self):
         """The image decompressed: an emulated host boots it in half the time."""
-        return self.root / "boot" / f"vmlinux-{self.release}"
+        own = self.root / "boot" / f"vmlinux-{self.release}"
+        return own if own.exists() else BUILD / f"vmlinux-{self.release}"
 
     @property
     def modules(self):
         return self.root / "lib" / "modules" / self.release
 
+    def _built_in(self):
+        entries = (self.modules / "modules.builtin.modinfo").read_bytes().split(b"\0")
+        return {entry.split(b".")[0].decode().replace("-", "_") for entry in entries}
+
     def load_order(self, names):
         """Paths of the modules and of all they depend on, in the order for insmod."""
         depends = {}
+        built_in = self._built_in()
         for line in (self.modules / "modules.dep").read_text().splitlines():
             path, _, needs = line.partition(":")
             depends[path] = needs.split()
         by_name = {Path(path).name.split(".ko")[0].replace("-", "_"): path for path in depends}
         order = []
         for name in names:
+            if name.replace("-", "_") in built_in:
+                continue
             path = by_name.get(name.replace("-", "_"))
             if path is None:
                 raise LabError(f"kernel {self.release} has no module {name} in {self.modules}")
@@ -70,24 +82,31 @@ class Kernel:
         return [self.modules / module for module in order]
 
 
+@contextlib.contextmanager
+def lock():
+    """One at a time prepares a kernel."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with open(BUILD / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def stock():
     """The kernel linux-image-amd64 stands for, downloaded once into build/lab/kernel-<release>."""
     release = _stock_release()
-    kernel = Kernel(release, BUILD / f"kernel-{release}")
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with open(BUILD / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    kernel = Kernel(release, BUILD / f"kernel-{release}", Path(f"/lib/modules/{release}/build"))
+    with lock():
         if not kernel.root.exists():
             _unpack(kernel)
         if not kernel.vmlinux.exists():
-            _decompress(kernel)
+            decompress(kernel)
     return kernel
 
 
 def _stock_release():
     prefix = "linux-image-"
-    for line in _output("looking for the stock kernel",
-                        "apt-cache", "depends", f"{prefix}amd64").splitlines():
+    for line in output("looking for the stock kernel",
+                       "apt-cache", "depends", f"{prefix}amd64").splitlines():
         word = line.split()[-1]
         if "Depends:" in line and word.startswith(prefix):
             return word.removeprefix(prefix)
@@ -99,32 +118,36 @@ def _unpack(kernel):
     print(f"lab: downloading {package}", flush=True)
     with tempfile.TemporaryDirectory(dir=BUILD, prefix=".kernel-") as scratch:
         os.chmod(scratch, 0o755)
-        _output(f"downloading {package} (run apt-get update?)",
-                "apt-get", "download", package, cwd=scratch)
+        output(f"downloading {package} (run apt-get update?)",
+               "apt-get", "download", package, cwd=scratch)
         deb, = Path(scratch).glob("*.deb")
         root = Path(scratch) / "root"
-        _output(f"unpacking {package}", "dpkg", "-x", str(deb), str(root))
-        _trim(root / "lib" / "modules" / kernel.release / "kernel")
-        _output(f"indexing the modules of {package}",
-                "/sbin/depmod", "-b", str(root), kernel.release)
+        output(f"unpacking {package}", "dpkg", "-x", str(deb), str(root))
+        trim(root / "lib" / "modules" / kernel.release / "kernel")
+        output(f"indexing the modules of {package}",
+               "/sbin/depmod", "-b", str(root), kernel.release)
         root.rename(kernel.root)
 
 
-def _decompress(kernel):
+def decompress(kernel):
     """The payload of a bzImage, see Documentation/x86/boot.rst of the kernel."""
     image = kernel.image.read_bytes()
     sectors = image[0x1f1] + 1
     offset, length = struct.unpack_from("<II", image, 0x248)
     payload = image[sectors * 512 + offset:][:length]
-    if not payload.startswith(xz := b"\xfd7zXZ\0"):
-        raise LabError(f"{kernel.image}: its payload begins with {payload[:6]!r}, "
-                       f"wanted xz ({xz!r})")
-    scratch = kernel.vmlinux.with_name(".vmlinux")
-    scratch.write_bytes(lzma.LZMADecompressor().decompress(payload))
+    scratch = BUILD / ".vmlinux"
+    if payload.startswith(b"\xfd7zXZ\0"):
+        scratch.write_bytes(lzma.LZMADecompressor().decompress(payload))
+    elif payload.startswith(b"\x28\xb5\x2f\xfd"):
+        scratch.with_suffix(".zst").write_bytes(payload[:-4])  # the length follows the frame
+        output(f"decompressing {kernel.image}", "zstd", "-dqf", "--rm",
+               str(scratch.with_suffix(".zst")), "-o", str(scratch))
+    else:
+        raise LabError(f"{kernel.image}: its payload begins with {payload[:6]!r}, wanted xz or zstd")
     scratch.rename(kernel.vmlinux)
 
 
-def _trim(modules):
+def trim(modules):
     shutil.rmtree(modules / "sound")
     for folder in (modules / "drivers").iterdir():
         if folder.name not in DRIVERS:

@@ -7,8 +7,6 @@ mutant that passes shows that a promise has no test. usage: mutants.py [NAME...]
 """
 
 import re
-import shutil
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -16,6 +14,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lab"))
+import kbuild  # noqa: E402
+import kernels  # noqa: E402
 import lab  # noqa: E402
 
 WORK = lab.REPO / "build" / "mutants"
@@ -140,8 +140,7 @@ MUTANTS = [
            "	if (umem_region_charge(region, vmf->pgoff))\n		return VM_FAULT_OOM;", "owner"),
     Mutant("track-not-cleaned", "track.c", "	folio_mkclean(folio);\n", "", "track"),
     Mutant("track-forgets-writes", "view.c",
-           "	umem_track_mark(region, (struct umem_span){ folio->index,\n"
-           "						    folio->index + folio_nr_pages(folio) });\n",
+           "	umem_track_mark(region, span);\n",
            "", "track"),
     Mutant("track-forgets-new-views", "view.c",
            "	umem_view_set_tracked(view, rcu_access_pointer(region->dirty));",
@@ -210,21 +209,16 @@ MUTANTS = [
 def build(mutant):
     """The mutant's umem.ko, in a folder of its own."""
     work = WORK / mutant.name
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(lab.REPO / "kernel", work / "kernel")
-    shutil.copytree(lab.REPO / "uapi", work / "uapi")
+    kbuild.copy_sources(work)
     source = work / "kernel" / mutant.file
     text = source.read_text()
     if text.count(mutant.old) != mutant.times:
         raise lab.LabError(f"{mutant.name}: its text stands {text.count(mutant.old)} times in "
                            f"{mutant.file}, not {mutant.times}")
     source.write_text(text.replace(mutant.old, mutant.new))
-    headers = f"/lib/modules/{lab.kernel.stock().release}/build"
-    made = subprocess.run(["make", "-C", headers, f"M={work / 'kernel'}", "modules",
-                           "KCFLAGS=-Wno-error -Wno-unused"],
-                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if made.returncode:
-        raise lab.LabError(f"{mutant.name} does not build: {made.stdout[-2000:]}")
+    code, said = kbuild.build(kernels.of_hosts(), work, "KCFLAGS=-Wno-error -Wno-unused")
+    if code:
+        raise lab.LabError(f"{mutant.name} does not build: {said[-2000:]}")
     return work / "kernel" / "umem.ko"
 
 

@@ -3,15 +3,21 @@
 """Run the module's selftests in a host, with two processors, and print their TAP.
 
 And with them both roles of umemd over loopback, which use all of the module. What needs a guest
-of KVM runs in a host of its own, with one processor.
+of KVM runs in a host of its own, with one processor. With --kernel the module is built for that
+kernel first, which must give no warning, and the hosts boot it.
 """
 
+import argparse
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lab"))
+import kbuild  # noqa: E402
+import kernels  # noqa: E402
 import lab  # noqa: E402
 
 BINARIES = lab.REPO / "build" / "selftests"
@@ -19,7 +25,8 @@ USER = lab.REPO / "build" / "user"
 PROGRAMS = {name: str(BINARIES / name)
             for name in ("placement", "presence", "requests", "discard", "lifetime", "bad_input",
                          "race", "mappings", "access", "owner", "track", "track_pin",
-                         "access_kvm", "track_kvm", "netlink", "tracepoints")}
+                         "access_kvm", "track_kvm", "netlink", "tracepoints", "stress",
+                         "fail_nth")}
 PROGRAMS["umemctl"] = f"{HERE / 'umemctl.py'} {USER / 'umemctl'}"
 PROGRAMS["loopback"] = f"{USER / 'loopback'} {USER / 'umemd'}"
 NEED_KVM = {"access_kvm", "track_kvm"}
@@ -63,9 +70,32 @@ def run_in_host(programs, kvm):
     return all(good)
 
 
+def build_module():
+    kernel = kernels.of_hosts()
+    work = lab.module().parent
+    kbuild.copy_sources(work)
+    code, said = kbuild.build(kernel, work)
+    good = not code and not re.search("warning", said, re.I)
+    print("".join(f"# {line}\n" for line in said.splitlines())
+          + f"{'' if good else 'not '}ok 1 umem.ko builds for {kernel.release} without a warning",
+          flush=True)
+    if not code:
+        shutil.copy(work / "kernel" / "umem.ko", lab.module())
+    return good, code == 0
+
+
 def main():
-    wanted = sys.argv[1:] or list(PROGRAMS)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kernel", metavar="KERNEL", help=kernels.WANTED)
+    parser.add_argument("program", nargs="*", help=f"of {', '.join(PROGRAMS)}; all of them if none")
+    arguments = parser.parse_args()
+    wanted = arguments.program or list(PROGRAMS)
     good = True
+    if arguments.kernel is not None:
+        os.environ["UMEM_KERNEL"] = arguments.kernel
+        good, built = build_module()
+        if not built:
+            return 1
     for kvm in (False, True):
         programs = [program for program in wanted if (program in NEED_KVM) == kvm]
         if programs:
@@ -74,4 +104,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except lab.LabError as error:
+        sys.exit(f"{Path(__file__).name}: {error}")
