@@ -235,6 +235,14 @@ static long umem_ioctl(struct file *target, void *object, const struct umem_ioct
 	return ret ?: err;
 }
 
+/**
+ * umem_device_ioctl - the calls on /dev/umem
+ * @file: open; once it is mapped it takes those on a region, too
+ * @cmd: UMEM_*
+ * @arg: address of its struct
+ *
+ * Return: 0 or what linux/umem.h lists for the call.
+ */
 long umem_device_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	const struct umem_ioctl *op = umem_ioctl_find(umem_device_ioctls, cmd);
@@ -247,6 +255,14 @@ long umem_device_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	return umem_region_ioctl(file, cmd, arg);
 }
 
+/**
+ * umem_region_ioctl - the calls on a region fd
+ * @file: open
+ * @cmd: UMEM_*
+ * @arg: address of its struct
+ *
+ * Return: 0 or what linux/umem.h lists for the call.
+ */
 long umem_region_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	const struct umem_ioctl *op = umem_ioctl_find(umem_region_ioctls, cmd);
@@ -256,6 +272,14 @@ long umem_region_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	return umem_ioctl(file, file->private_data, op, (void __user *)arg);
 }
 
+/**
+ * umem_pager_ioctl - the calls on a pager fd
+ * @file: open
+ * @cmd: UMEM_*
+ * @arg: address of its struct
+ *
+ * Return: 0 or what linux/umem.h lists for the call.
+ */
 long umem_pager_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	const struct umem_ioctl *op = umem_ioctl_find(umem_pager_ioctls, cmd);

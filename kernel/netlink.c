@@ -480,11 +480,19 @@ static struct genl_family umem_family = {
 	.n_mcgrps	= ARRAY_SIZE(umem_mcgrps),
 };
 
+/**
+ * umem_netlink_init - register the family
+ *
+ * Return: 0 or a negative errno.
+ */
 int umem_netlink_init(void)
 {
 	return genl_register_family(&umem_family);
 }
 
+/**
+ * umem_netlink_exit - unregister the family
+ */
 void umem_netlink_exit(void)
 {
 	genl_unregister_family(&umem_family);

@@ -200,6 +200,13 @@ static long umem_chunk_publish(struct umem_region *region, struct umem_span chun
 	return changed;
 }
 
+/**
+ * umem_pager_publish - make missing pages present with what they have
+ * @pager: the region's
+ * @range: given by user space; its results are set
+ *
+ * Return: 0 or a negative errno; the results tell what was done before it.
+ */
 long umem_pager_publish(struct umem_pager *pager, struct umem_range *range)
 {
 	return umem_pager_change(pager, range, UMEM_PUBLISHED, umem_chunk_publish);
@@ -252,6 +259,13 @@ static long umem_chunk_zero(struct umem_region *region, struct umem_span chunk)
 	return ret < 0 ? ret : umem_chunk_publish(region, chunk);
 }
 
+/**
+ * umem_pager_zero - make missing pages zero, and present unless told not to
+ * @pager: the region's
+ * @range: given by user space; its results are set
+ *
+ * Return: 0 or a negative errno; the results tell what was done before it.
+ */
 long umem_pager_zero(struct umem_pager *pager, struct umem_range *range)
 {
 	if (range->flags & UMEM_FILL_UNPUBLISHED)
@@ -280,16 +294,31 @@ static long umem_chunk_poison(struct umem_region *region, struct umem_span chunk
 	return changed;
 }
 
+/**
+ * umem_pager_poison - have missing pages that never come raise SIGBUS
+ * @pager: the region's
+ * @range: given by user space; its results are set
+ *
+ * Return: 0 or a negative errno; the results tell what was done before it.
+ */
 long umem_pager_poison(struct umem_pager *pager, struct umem_range *range)
 {
 	long ret = umem_pager_change(pager, range, UMEM_POISONED, umem_chunk_poison);
 	struct umem_span span;
 
-	if (range->out_pages && !umem_region_span(pager->region, range->offset, range->length, &span))
+	if (range->out_pages &&
+	    !umem_region_span(pager->region, range->offset, range->length, &span))
 		umem_notify(pager->region, UMEM_CMD_POISONED_NTF, &span);
 	return ret;
 }
 
+/**
+ * umem_pager_mark_missing - drop pages, to be brought by the pager
+ * @pager: the region's
+ * @range: given by user space; its results are set
+ *
+ * Return: 0 or a negative errno.
+ */
 long umem_pager_mark_missing(struct umem_pager *pager, struct umem_range *range)
 {
 	struct umem_region *region = pager->region;
@@ -415,6 +444,13 @@ static long umem_copy_entries(struct umem_region *region, const struct umem_copy
 	return ret;
 }
 
+/**
+ * umem_pager_copy - fill missing pages, and make them present unless told not to
+ * @pager: the region's
+ * @copy: given by user space; its results are set
+ *
+ * Return: 0 or a negative errno; the results tell what was done before it.
+ */
 long umem_pager_copy(struct umem_pager *pager, struct umem_copy *copy)
 {
 	struct umem_copy_entry *entries;
@@ -466,6 +502,13 @@ static void umem_bitmap_chunk(struct umem_region *region, u32 kind, struct umem_
 	}
 }
 
+/**
+ * umem_pager_get_bitmap - tell the state of each page of a range
+ * @pager: the region's
+ * @bitmap: given by user space
+ *
+ * Return: 0 or a negative errno.
+ */
 long umem_pager_get_bitmap(struct umem_pager *pager, struct umem_bitmap *bitmap)
 {
 	const pgoff_t nr_chunk = PAGE_SIZE * BITS_PER_BYTE;
@@ -505,6 +548,13 @@ static bool umem_track_has_range(const struct umem_track *track)
 	return track->offset || track->length || track->bits;
 }
 
+/**
+ * umem_pager_track - start, stop or collect what dirty tracking finds
+ * @pager: the region's
+ * @track: given by user space; its result is set
+ *
+ * Return: 0 or a negative errno.
+ */
 long umem_pager_track(struct umem_pager *pager, struct umem_track *track)
 {
 	struct umem_region *region = pager->region;

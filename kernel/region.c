@@ -224,11 +224,19 @@ err_unreserve:
 	return ERR_PTR(err);
 }
 
+/**
+ * umem_region_get - take one more reference
+ * @region: to which the caller has one
+ */
 void umem_region_get(struct umem_region *region)
 {
 	refcount_inc(&region->refs);
 }
 
+/**
+ * umem_region_put - give a reference back; the region goes with the last one
+ * @region: the region
+ */
 void umem_region_put(struct umem_region *region)
 {
 	if (!refcount_dec_and_test(&region->refs))
@@ -313,12 +321,23 @@ struct umem_region *umem_region_get_by_id(u32 id)
 	return region;
 }
 
-/* A new file of the region, with a reference of its own. */
+/**
+ * umem_region_open_file - open a region
+ * @region: the region
+ * @flags: O_*
+ *
+ * Return: a new file with a reference of its own, or an ERR_PTR.
+ */
 struct file *umem_region_open_file(struct umem_region *region, int flags)
 {
 	return dentry_open(&region->file->f_path, flags, current_cred());
 }
 
+/**
+ * umem_region_fill_info - say what there is to say of a region
+ * @region: the region
+ * @info: all but its head is set
+ */
 void umem_region_fill_info(struct umem_region *region, struct umem_info *info)
 {
 	struct umem_stats stats;
@@ -429,7 +448,13 @@ struct folio *umem_region_lock_unused(struct umem_region *region, pgoff_t index)
 	return umem_region_lock_folio(region, index);
 }
 
-/* Whether the page has contents, in memory or in swap; a hole is zero. */
+/**
+ * umem_region_has_folio - whether a page has contents, in memory or in swap
+ * @region: the region
+ * @index: the page
+ *
+ * Return: false if it is a hole, which is zero.
+ */
 bool umem_region_has_folio(struct umem_region *region, pgoff_t index)
 {
 	return xa_load(&region->file->f_mapping->i_pages, index);
@@ -456,6 +481,12 @@ int umem_region_charge(struct umem_region *region, pgoff_t index)
 	return 0;
 }
 
+/**
+ * umem_region_alloc_poisoned - have a bitmap of the poisoned pages
+ * @region: the region, with fill_lock held for writing
+ *
+ * Return: 0 or -ENOMEM.
+ */
 int umem_region_alloc_poisoned(struct umem_region *region)
 {
 	unsigned long *poisoned;
@@ -471,10 +502,13 @@ int umem_region_alloc_poisoned(struct umem_region *region)
 	return 0;
 }
 
-/*
- * Take missing pages out of the fill views, before they become present. Guest
- * views do not have them, and there is nothing to do if nobody mapped the pager:
- * a fill view made from now on finds the pages present, or waits for fill_lock.
+/**
+ * umem_region_unmap_fill - take missing pages out of the fill views
+ * @region: the region, with fill_lock held
+ * @span: the pages, before they become present
+ *
+ * Guest views do not have them, and there is nothing to do if nobody mapped the
+ * pager: a fill view made from now on finds the pages present, or waits for fill_lock.
  */
 void umem_region_unmap_fill(struct umem_region *region, struct umem_span span)
 {
@@ -538,9 +572,14 @@ int umem_region_mark_missing(struct umem_region *region, struct umem_span span,
 	return err;
 }
 
-/*
- * The contents are complete and no fill view maps them: show the page. The caller
- * tells umem_track_mark().
+/**
+ * umem_page_set_present - show a page
+ * @region: the region
+ * @index: a page whose contents are complete, and that no fill view maps
+ *
+ * The caller tells umem_track_mark() and umem_requests_answer().
+ *
+ * Return: whether it was missing.
  */
 bool umem_page_set_present(struct umem_region *region, pgoff_t index)
 {
@@ -773,6 +812,11 @@ const struct file_operations umem_fill_fops = {
 	.release	= umem_region_release,
 };
 
+/**
+ * umem_region_init - mount what backs the regions
+ *
+ * Return: 0 or a negative errno.
+ */
 int umem_region_init(void)
 {
 	struct file_system_type *type = get_fs_type("tmpfs");
@@ -783,6 +827,9 @@ int umem_region_init(void)
 	return PTR_ERR_OR_ZERO(umem_mnt);
 }
 
+/**
+ * umem_region_exit - with all regions gone, undo umem_region_init()
+ */
 void umem_region_exit(void)
 {
 	kern_unmount(umem_mnt);

@@ -48,12 +48,20 @@ struct umem_discard {
 
 static struct kmem_cache *umem_request_cache;
 
+/**
+ * umem_request_init - make the cache of requests
+ *
+ * Return: 0 or -ENOMEM.
+ */
 int umem_request_init(void)
 {
 	umem_request_cache = KMEM_CACHE(umem_request, SLAB_ACCOUNT);
 	return umem_request_cache ? 0 : -ENOMEM;
 }
 
+/**
+ * umem_request_exit - with all regions gone, undo umem_request_init()
+ */
 void umem_request_exit(void)
 {
 	kmem_cache_destroy(umem_request_cache);
@@ -68,6 +76,12 @@ static struct umem_bucket *umem_bucket_of(struct umem_region *region, pgoff_t in
 	for (bucket = (region)->buckets;			\
 	     bucket < (region)->buckets + (1 << UMEM_HASH_BITS); bucket++)
 
+/**
+ * umem_requests_create - give a new region what its requests need
+ * @region: the region
+ *
+ * Return: 0 or -ENOMEM; umem_requests_destroy() undoes either.
+ */
 int umem_requests_create(struct umem_region *region)
 {
 	struct umem_bucket *bucket;
@@ -111,7 +125,10 @@ static void umem_request_put(struct umem_request *req)
 	}
 }
 
-/* The region is gone and so is everybody who waited. */
+/**
+ * umem_requests_destroy - undo umem_requests_create()
+ * @region: which is gone, and so is everybody who waited
+ */
 void umem_requests_destroy(struct umem_region *region)
 {
 	struct umem_bucket *bucket;
@@ -238,7 +255,10 @@ void umem_requests_answer(struct umem_region *region, pgoff_t index)
 	umem_request_put(req);
 }
 
-/* Queue every request once more, for a new pager. */
+/**
+ * umem_requests_renew - queue every request once more, for a new pager
+ * @region: the region
+ */
 void umem_requests_renew(struct umem_region *region)
 {
 	struct umem_bucket *bucket;
@@ -255,7 +275,10 @@ void umem_requests_renew(struct umem_region *region)
 	}
 }
 
-/* Make everybody who waits look again. */
+/**
+ * umem_requests_wake_all - make everybody who waits look again
+ * @region: the region
+ */
 void umem_requests_wake_all(struct umem_region *region)
 {
 	struct umem_bucket *bucket;
@@ -269,7 +292,12 @@ void umem_requests_wake_all(struct umem_region *region)
 	}
 }
 
-/* Set a bit for each page of the range that has a request. */
+/**
+ * umem_requests_to_bitmap - set a bit for each page that has a request
+ * @region: the region
+ * @span: the pages to look at
+ * @bits: one for each of them
+ */
 void umem_requests_to_bitmap(struct umem_region *region, struct umem_span span,
 			     unsigned long *bits)
 {
@@ -407,17 +435,33 @@ vm_fault_t umem_request_page(struct vm_fault *vmf, struct umem_region *region)
 	return VM_FAULT_RETRY;
 }
 
+/**
+ * umem_discard_alloc - memory for umem_discard_queue()
+ *
+ * Return: that, or NULL.
+ */
 struct umem_discard *umem_discard_alloc(void)
 {
 	return kzalloc(sizeof(struct umem_discard), GFP_KERNEL_ACCOUNT);
 }
 
+/**
+ * umem_discard_free - give back what was not queued
+ * @discard: that, or NULL
+ */
 void umem_discard_free(struct umem_discard *discard)
 {
 	kfree(discard);
 }
 
-/* Tell the pager; if there is none, the next one reads the bitmap. */
+/**
+ * umem_discard_queue - tell the pager of a discard
+ * @region: the region
+ * @discard: from umem_discard_alloc(), and no longer the caller's
+ * @span: what was discarded
+ *
+ * If there is no pager, the next one reads the bitmap.
+ */
 void umem_discard_queue(struct umem_region *region, struct umem_discard *discard,
 			struct umem_span span)
 {
@@ -433,6 +477,10 @@ void umem_discard_queue(struct umem_region *region, struct umem_discard *discard
 	wake_up_interruptible(&region->readers);
 }
 
+/**
+ * umem_discards_drop - forget the discards that were not read
+ * @region: the region
+ */
 void umem_discards_drop(struct umem_region *region)
 {
 	struct umem_discard *discard, *next;
@@ -445,6 +493,12 @@ void umem_discards_drop(struct umem_region *region)
 		umem_discard_free(discard);
 }
 
+/**
+ * umem_events_pending - whether the pager has something to read
+ * @region: the region
+ *
+ * Return: whether it has.
+ */
 bool umem_events_pending(struct umem_region *region)
 {
 	bool pending;

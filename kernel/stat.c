@@ -36,11 +36,22 @@ struct umem_thread_bucket {
 /* How often a thread was listed or forgotten, in any region */
 static atomic_t umem_thread_changes;
 
+/**
+ * umem_threads_changes - how often the lists of threads have changed
+ *
+ * Return: that, of all regions, summed up.
+ */
 unsigned int umem_threads_changes(void)
 {
 	return atomic_read(&umem_thread_changes);
 }
 
+/**
+ * umem_stats_create - give a new region its statistics
+ * @region: the region
+ *
+ * Return: 0 or -ENOMEM; umem_stats_destroy() undoes either.
+ */
 int umem_stats_create(struct umem_region *region)
 {
 	struct umem_thread_bucket *bucket;
@@ -65,7 +76,10 @@ static void umem_thread_free(struct umem_thread *thread)
 	kfree(thread);
 }
 
-/* The region is gone and so is everybody who waited. */
+/**
+ * umem_stats_destroy - undo umem_stats_create()
+ * @region: which is gone, and so is everybody who waited
+ */
 void umem_stats_destroy(struct umem_region *region)
 {
 	struct umem_thread_bucket *bucket;
