@@ -156,6 +156,7 @@ static unsigned char guest_code[] = {
 	0xe6, 0x10,			/*    out 16, al */
 	0xeb, 0xec,			/*    jmp 0 */
 };
+
 static unsigned char *guest_access = guest_code + 4;
 
 static void set_memory(int vm, uint32_t slot, uint64_t physical, void *address, uint64_t length)

@@ -200,15 +200,14 @@ static void deliver_event(struct qmp *qmp, json_t *object)
 
 static void deliver(struct qmp *qmp, json_t *object)
 {
-	if (json_object_get(object, "event")) {
+	if (json_object_get(object, "event"))
 		deliver_event(qmp, object);
-	} else if (json_object_get(object, "return") || json_object_get(object, "error")) {
+	else if (json_object_get(object, "return") || json_object_get(object, "error"))
 		deliver_reply(qmp, object);
-	} else if (json_object_get(object, "QMP") && !qmp->greeted) {
+	else if (json_object_get(object, "QMP") && !qmp->greeted)
 		answer_greeting(qmp);
-	} else {
+	else
 		log_warning("QMP: an object that is neither event nor reply");
-	}
 }
 
 int qmp_receive(struct qmp *qmp)

@@ -216,7 +216,7 @@ static int add_rules(scmp_filter_ctx filter, unsigned int rights)
 	/* abort() ends this process and no other. */
 	if (!err)
 		err = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
-					       SCMP_A0(SCMP_CMP_EQ, (uint32_t)getpid()));
+				       SCMP_A0(SCMP_CMP_EQ, (uint32_t)getpid()));
 	return err;
 }
 

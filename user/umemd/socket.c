@@ -85,7 +85,7 @@ void socket_text(char text[SOCKET_TEXT_MAX], const struct socket_address *addres
 		snprintf(text, SOCKET_TEXT_MAX, "%s",
 			 ((const struct sockaddr_un *)&address->address)->sun_path);
 	else if (getnameinfo((const struct sockaddr *)&address->address, address->size, host,
-			sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV))
+			     sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV))
 		snprintf(text, SOCKET_TEXT_MAX, "an address of family %d",
 			 address->address.ss_family);
 	else

@@ -966,7 +966,7 @@ static void send_resume(struct source *source)
 	scheduler_restart(&source->scheduler);
 	source->all_sent = false;
 	if (!side_sent(&source->side, control, channel_send(control, &frame, payload)))
-		       return;
+		return;
 	open_page_channels(source);
 }
 

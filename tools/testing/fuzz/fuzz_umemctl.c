@@ -52,11 +52,10 @@ static void check_command_line(char *text)
 	while (argc < WORDS_MAX && (argv[argc] = strsep(&rest, "\n")))
 		argc++;
 	argv[argc] = NULL;
-	if (options_parse(&options, argc, argv, &error)) {
+	if (options_parse(&options, argc, argv, &error))
 		must(error && error[0]);
-	} else if (options.command == CTL_MIGRATE) {
+	else if (options.command == CTL_MIGRATE)
 		must(options.uri && options.forward >= -1 && options.backward >= -1);
-	}
 	free(error);
 }
 

@@ -620,6 +620,7 @@ static void test_source_does_its_steps_in_this_order(void **state)
 	assert_int_equal(w->dones, 1);
 	assert_int_equal(w->conts, 0);
 }
+
 static void user_cancels(struct world *w);
 
 static void test_limits_are_told_at_the_start_and_when_they_change(void **state)

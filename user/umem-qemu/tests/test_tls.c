@@ -66,6 +66,7 @@ static void test_parameters_say_whether_there_is_tls(void **state)
 	given("{\"tls-creds\":\"tls0\",\"tls-hostname\":\"b\"}");
 	assert_string_equal(tls_creds(tls), "tls0");
 	json_t *begun = tls_begin(tls);
+
 	assert_string_equal(json_string_value(json_object_get(begun, "id")), "tls0");
 	assert_string_equal(json_string_value(json_object_get(begun, "hostname")), "b");
 	json_decref(begun);

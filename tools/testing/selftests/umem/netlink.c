@@ -324,7 +324,8 @@ static void a_thread_is_told_while_it_waits_and_after(void)
 	CHECK(!has_attr(attrs, UMEM_A_THREAD_OFFSET), "it waits no more");
 	CHECK_EQ(attr_uint(attrs, UMEM_A_THREAD_WAITS), 1);
 	CHECK(attr_uint(attrs, UMEM_A_THREAD_WAIT_TIME) >= 30 * MSEC, "time");
-	CHECK_EQ(attr_uint(attrs, UMEM_A_THREAD_LONGEST), attr_uint(attrs, UMEM_A_THREAD_WAIT_TIME));
+	CHECK_EQ(attr_uint(attrs, UMEM_A_THREAD_LONGEST),
+		 attr_uint(attrs, UMEM_A_THREAD_WAIT_TIME));
 	CHECK(has_attr(thread_of(nl, id, one.tid), UMEM_A_THREAD_SINCE), "the other one waits");
 	two.tid = 0;
 	finish(&two.t);
@@ -522,8 +523,8 @@ static bool dump_has(struct client *nl, uint8_t cmd, uint32_t id)
 
 static void become_nobody(void)
 {
-	CHECK(!setresgid(NOBODY, NOBODY, NOBODY) && !setresuid(NOBODY, NOBODY, NOBODY), "setuid: %s",
-	      strerror(errno));
+	CHECK(!setresgid(NOBODY, NOBODY, NOBODY) && !setresuid(NOBODY, NOBODY, NOBODY),
+	      "setuid: %s", strerror(errno));
 	/* For /proc/self/uid_map to be one's own. */
 	prctl(PR_SET_DUMPABLE, 1);
 }

@@ -36,8 +36,8 @@ static void swap_setup(void)
 	};
 	int fd;
 
-	if (system("modprobe -q zram num_devices=1 && "
-		   "echo 1 >/sys/block/zram0/reset && echo 16M >/sys/block/zram0/disksize"))
+	if (system("modprobe -q zram num_devices=1") ||
+	    system("echo 1 >/sys/block/zram0/reset && echo 16M >/sys/block/zram0/disksize"))
 		skip("no zram to swap to");
 	fd = open(SWAP_DEVICE, O_RDWR | O_CLOEXEC);
 	CHECK(fd >= 0, SWAP_DEVICE ": %s", strerror(errno));
