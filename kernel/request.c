@@ -389,7 +389,9 @@ static void umem_request_wait(struct umem_region *region, struct umem_request *r
  * @region: the region
  *
  * Waits with no lock held where the caller allows that, does not wait
- * otherwise. Return: what a fault handler returns; VM_FAULT_RETRY if the lock
+ * otherwise.
+ *
+ * Return: what a fault handler returns; VM_FAULT_RETRY if the lock
  * was released.
  */
 vm_fault_t umem_request_page(struct vm_fault *vmf, struct umem_region *region)

@@ -53,7 +53,9 @@ static void only_the_range_is_collected(void)
 	uint64_t bits;
 
 	setup_clean();
-	guest[3 * PAGE] = guest[4 * PAGE] = guest[5 * PAGE] = 'w';
+	guest[3 * PAGE] = 'w';
+	guest[4 * PAGE] = 'w';
+	guest[5 * PAGE] = 'w';
 	CHECK(!track(UMEM_TRACK_COLLECT, &t, 4 * PAGE, PAGE, &bits), "COLLECT");
 	CHECK_EQ(bits, 1);
 	CHECK_EQ(t.out_pages, 1);
@@ -139,7 +141,8 @@ static void a_write_after_the_mapping_changed_is_told(void)
 	/* Split in three; the middle may not be written to for a while. */
 	CHECK(!mprotect(guest + 2 * PAGE, PAGE, PROT_READ), "mprotect");
 	CHECK(!mprotect(guest + 2 * PAGE, PAGE, PROT_READ | PROT_WRITE), "mprotect");
-	guest[2 * PAGE] = guest[3 * PAGE] = 'w';
+	guest[2 * PAGE] = 'w';
+	guest[3 * PAGE] = 'w';
 	CHECK_EQ(collect(), 1ULL << 2 | 1ULL << 3);
 	moved = mremap(guest + 3 * PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
 		       map(region_fd, PAGE));
