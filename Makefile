@@ -22,8 +22,8 @@ FUZZ = tools/testing/fuzz/fuzz --seed $(FUZZ_SEED) --build $(O)/fuzz
 .PHONY: all help module user selftests install install-module install-user uninstall \
 	deps-build deps-lab lab-build lab demo check check-unit check-lab check-selftests \
 	check-kernel check-mutants check-e2e check-recovery check-install check-fuzz deps-fuzz deps-afl \
-	fuzz fuzz-nightly fuzz-build chaos bench bench-track bench-stages clean check-form deps-form \
-	deps-debug
+	fuzz fuzz-nightly fuzz-build chaos bench bench-track bench-stages clean check-form check-debug \
+	check-debug-short deps-form deps-debug
 
 all: module user
 
@@ -50,6 +50,8 @@ help:
 	@echo '  make check-fuzz      60 s of fuzzing what peers and programs say; see make fuzz'
 	@echo '  make check-kernel    not part of check: KERNEL=6.12 (or 7, or any that is installed), the'
 	@echo '                       module built for that kernel and tested on it'
+	@echo '  make check-debug     not part of check: the module on kernels that look for bugs, and 5'
+	@echo '                       minutes of stress on each; builds them first, 10 minutes each, once'
 	@echo '  make check-form      not part of check: checkpatch, sparse, Coccinelle, kernel-doc'
 	@echo '  make check-mutants   not part of check: breaks each promise, sees the tests fail'
 	@echo '  make fuzz            not part of check: TARGETS="name ..." of tools/testing/fuzz, for'
@@ -156,6 +158,14 @@ check-kernel: lab-build
 	@test -n "$(KERNEL)" || { echo "usage: make check-kernel KERNEL=NAME, one of" \
 		"$$($(PYTHON) tools/testing/lab/kernels.py)" >&2; exit 2; }
 	$(PYTHON) tools/testing/selftests/run.py --kernel $(KERNEL) $(TESTS)
+
+# Nightly. The kernels are built once and kept.
+check-debug: lab-build deps-debug
+	$(PYTHON) tools/testing/selftests/run.py --kernel debug --stress 300
+	$(PYTHON) tools/testing/selftests/run.py --kernel kcsan --stress 300
+
+check-debug-short: lab-build deps-debug
+	$(PYTHON) tools/testing/selftests/run.py --kernel debug bad_input stress fail_nth
 
 check-form: deps-build deps-form
 	$(PYTHON) tools/testing/form/run.py

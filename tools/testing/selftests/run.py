@@ -35,10 +35,13 @@ TIMEOUT = 600
 TWO_NODES = "numa=fake=2 movablecore=528M"
 
 
-def run_program(host, program):
+def run_program(host, program, stress):
     """Print its TAP; whether all its tests passed and the kernel had nothing to say."""
+    command, timeout = PROGRAMS[program], TIMEOUT
+    if program == "stress" and stress:
+        command, timeout = f"UMEM_STRESS_SECONDS={stress} {command}", TIMEOUT + 2 * stress
     print(f"# {program}", flush=True)
-    result = host.run(PROGRAMS[program], timeout=TIMEOUT)
+    result = host.run(command, timeout=timeout)
     print(result.out, end="", flush=True)
     planned = len(re.findall(r"^(?:not )?ok ", result.out, re.M))
     if f"1..{planned}\n" not in result.out:
@@ -61,11 +64,25 @@ def unload(host):
     return result.rc == 0
 
 
-def run_in_host(programs, kvm):
+def leaks(host):
+    """With all regions gone nothing of them is left; known to kernels with kmemleak."""
+    result = host.run("""cd /sys/kernel/debug && [ -e kmemleak ] || exit 4
+        echo scan >kmemleak; sleep 6; echo scan >kmemleak; cat kmemleak; ! grep -q . kmemleak""",
+                      timeout=TIMEOUT)
+    if result.rc == 4:
+        return True
+    print("".join(f"# {line}\n" for line in result.out.splitlines())
+          + f"{'not ' if result.rc else ''}ok 1 no memory leaked", flush=True)
+    return result.rc == 0
+
+
+def run_in_host(programs, kvm, stress):
     with lab.Host("selftests", smp=1 if kvm else 2, kvm=kvm,
                   append="" if kvm else TWO_NODES) as host:
         host.load_module()
-        good = [run_program(host, program) for program in programs]
+        host.run("echo clear >/sys/kernel/debug/kmemleak")
+        good = [run_program(host, program, stress) for program in programs]
+        good.append(leaks(host))
         good.append(unload(host))
     return all(good)
 
@@ -87,6 +104,7 @@ def build_module():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kernel", metavar="KERNEL", help=kernels.WANTED)
+    parser.add_argument("--stress", metavar="SECONDS", type=int, help="how long stress is to go on")
     parser.add_argument("program", nargs="*", help=f"of {', '.join(PROGRAMS)}; all of them if none")
     arguments = parser.parse_args()
     wanted = arguments.program or list(PROGRAMS)
@@ -99,7 +117,7 @@ def main():
     for kvm in (False, True):
         programs = [program for program in wanted if (program in NEED_KVM) == kvm]
         if programs:
-            good &= run_in_host(programs, kvm)
+            good &= run_in_host(programs, kvm, arguments.stress)
     return 0 if good else 1
 
 
