@@ -154,7 +154,7 @@ check-lab: lab-build
 check-selftests: lab-build
 	$(PYTHON) tools/testing/selftests/run.py
 
-check-kernel: lab-build
+check-kernel: lab-build $(if $(filter debug kcsan,$(KERNEL)),deps-debug)
 	@test -n "$(KERNEL)" || { echo "usage: make check-kernel KERNEL=NAME, one of" \
 		"$$($(PYTHON) tools/testing/lab/kernels.py)" >&2; exit 2; }
 	$(PYTHON) tools/testing/selftests/run.py --kernel $(KERNEL) $(TESTS)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 from pathlib import Path
@@ -14,6 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import guest  # noqa: E402
 import kernel  # noqa: E402
+import kernels  # noqa: E402
 import lab  # noqa: E402
 
 
@@ -79,6 +81,34 @@ class KernelComplaints(unittest.TestCase):
         self.assertNotRegex(lab.CGROUP_IS_FULL.sub("", cgroup + cgroup), lab.KERNEL_COMPLAINTS)
         self.assertRegex(lab.CGROUP_IS_FULL.sub("", cgroup + machine), lab.KERNEL_COMPLAINTS)
         self.assertRegex(lab.CGROUP_IS_FULL.sub("", machine + cgroup), lab.KERNEL_COMPLAINTS)
+
+
+class Kernels(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def add(self, release):
+        for name in (f"boot/vmlinux-{release}", f"lib/modules/{release}/build"):
+            (self.folder / name).mkdir(parents=True)
+
+    def test_a_folder_with_a_kernel_is_one(self):
+        self.add("9.9-none")
+        found = kernels.find(str(self.folder))
+        self.assertEqual((found.release, found.vmlinux, found.headers),
+                         ("9.9-none", self.folder / "boot/vmlinux-9.9-none",
+                          self.folder / "lib/modules/9.9-none/build"))
+
+    def test_a_folder_without_one_or_with_two_is_refused(self):
+        with self.assertRaisesRegex(lab.LabError, "it has 0 kernels in boot/; wanted 6.12, "):
+            kernels.find(str(self.folder))
+        self.add("9.9-none")
+        self.add("9.9-other")
+        with self.assertRaisesRegex(lab.LabError, "it has 2 kernels"):
+            kernels.find(str(self.folder))
+
+    def test_a_release_that_is_not_installed_is_refused(self):
+        with self.assertRaisesRegex(lab.LabError, "KERNEL=9.9: there is no .*9.9; wanted 6.12, "):
+            kernels.find("9.9")
 
 
 class OneHost(unittest.TestCase):
