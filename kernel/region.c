@@ -23,6 +23,7 @@
 #include <linux/shmem_fs.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/uio.h>
 
 #include "trace.h"
 #include "umem.h"
