@@ -22,8 +22,8 @@ FUZZ = tools/testing/fuzz/fuzz --seed $(FUZZ_SEED) --build $(O)/fuzz
 .PHONY: all help module user selftests install install-module install-user uninstall \
 	deps-build deps-lab lab-build lab demo check check-unit check-lab check-selftests \
 	check-kernel check-mutants check-e2e check-recovery check-install check-fuzz deps-fuzz deps-afl \
-	fuzz fuzz-nightly fuzz-build chaos bench bench-track bench-stages clean check-form check-debug \
-	check-debug-short deps-form deps-debug
+	fuzz fuzz-nightly fuzz-build chaos bench bench-track bench-stages clean check-form \
+	check-form-short check-debug check-debug-short deps-form deps-form-short deps-debug
 
 all: module user
 
@@ -52,7 +52,8 @@ help:
 	@echo '                       module built for that kernel and tested on it'
 	@echo '  make check-debug     not part of check: the module on kernels that look for bugs, and 5'
 	@echo '                       minutes of stress on each; builds them first, 10 minutes each, once'
-	@echo '  make check-form      not part of check: checkpatch, sparse, Coccinelle, kernel-doc'
+	@echo '  make check-form      not part of check, which has check-form-short, the module only and no'
+	@echo '                       Coccinelle: checkpatch, sparse, kernel-doc, Coccinelle'
 	@echo '  make check-mutants   not part of check: breaks each promise, sees the tests fail'
 	@echo '  make fuzz            not part of check: TARGETS="name ..." of tools/testing/fuzz, for'
 	@echo '                       FUZZ_SECONDS=$(FUZZ_SECONDS) in all; FUZZ_SEED=N to have a run again'
@@ -95,7 +96,7 @@ uninstall:
 	$(if $(DESTDIR),,depmod $(KVER))
 
 # The lab
-deps-build deps-lab deps-fuzz deps-afl deps-form deps-debug:
+deps-build deps-lab deps-fuzz deps-afl deps-form-short deps-form deps-debug:
 	@tools/install-deps $@
 
 lab-build: deps-build deps-lab
@@ -121,7 +122,7 @@ bench-stages: lab-build
 	$(PYTHON) tools/bench/stages.py
 
 # The tests. Each suite writes lines of TAP; the last line adds them up.
-SUITES := check-unit check-fuzz check-lab check-selftests check-e2e
+SUITES := check-unit check-fuzz check-form-short check-lab check-selftests check-e2e
 
 # Hosts keep little more than one of two processors busy.
 check: lab-build
@@ -167,8 +168,11 @@ check-debug: lab-build deps-debug
 check-debug-short: lab-build deps-debug
 	$(PYTHON) tools/testing/selftests/run.py --kernel debug bad_input stress fail_nth
 
-check-form: deps-build deps-form
+check-form: deps-build deps-form-short deps-form
 	$(PYTHON) tools/testing/form/run.py
+
+check-form-short: deps-build deps-form-short
+	$(PYTHON) tools/testing/form/run.py --short
 
 check-mutants: lab-build
 	$(PYTHON) tools/testing/selftests/mutants.py
