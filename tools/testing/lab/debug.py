@@ -15,6 +15,7 @@ from pathlib import Path
 import source
 from kernel import REPO, Kernel, LabError, output
 
+PATIENCE = 6
 CONFIGS = {name: ["host.config", f"{name}.config"] for name in ("debug", "kcsan")}
 
 
@@ -38,7 +39,7 @@ def kernel(name):
         if not root.exists():
             _build(name, root)
     release, = (path.name for path in (root / "lib" / "modules").iterdir())
-    return Kernel(release, root, root / "lib" / "modules" / release / "build")
+    return Kernel(release, root, root / "lib" / "modules" / release / "build", patience=PATIENCE)
 
 
 def _build(name, root):

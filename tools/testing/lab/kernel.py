@@ -40,6 +40,7 @@ class Kernel:
     root: Path  # what the package has: boot/ and lib/modules/
     headers: Path  # what modules are built with, a path below build_root
     build_root: Path = Path("/")  # the root that has the headers and their compiler
+    patience: int = 1  # how many times as long as others it may take, with twice the memory
 
     @property
     def image(self):

@@ -275,7 +275,8 @@ class Host:
 
     def wait_ready(self):
         try:
-            self.wait_for(lambda: self.release, BOOT_TIMEOUT, "its boot")
+            self.wait_for(lambda: self.release, BOOT_TIMEOUT * kernels.of_hosts().patience,
+                          "its boot")
         except HostDied as error:
             # An emulated processor may run what another one has just patched away.
             kind = BootTimeout if "Oops: int3" in self.kernel_log() else HostDied
@@ -326,7 +327,7 @@ class Host:
         argv = ["qemu-system-x86_64", "-name", f"umem-lab-{self.name}", "-nodefaults",
                 "-no-user-config", "-display", "none", "-no-reboot",
                 "-accel", f"tcg,thread={'single' if self.counting else 'multi'}", "-cpu", "EPYC,+svm,+npt" if self.kvm else "EPYC,-svm",
-                "-m", str(self.mem_mib), "-smp", str(self.smp),
+                "-m", str(self.mem_mib * min(chosen.patience, 2)), "-smp", str(self.smp),
                 "-kernel", str(chosen.vmlinux), "-initrd", str(initrd), "-append", append,
                 "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console",
                 "-device", "virtio-serial-pci",

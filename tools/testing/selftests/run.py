@@ -31,15 +31,19 @@ PROGRAMS["umemctl"] = f"{HERE / 'umemctl.py'} {USER / 'umemctl'}"
 PROGRAMS["loopback"] = f"{USER / 'loopback'} {USER / 'umemd'}"
 NEED_KVM = {"access_kvm", "track_kvm"}
 TIMEOUT = 600
+TEST_SECONDS = 30
 # For placement, which comes first: two nodes, each with a block of 128 MiB that can go
 TWO_NODES = "numa=fake=2 movablecore=528M"
 
 
 def run_program(host, program, stress):
     """Print its TAP; whether all its tests passed and the kernel had nothing to say."""
-    command, timeout = PROGRAMS[program], TIMEOUT
+    patience = kernels.of_hosts().patience
+    command, timeout = PROGRAMS[program], TIMEOUT * patience
+    if patience > 1:
+        command = f"UMEM_TEST_SECONDS={TEST_SECONDS * patience} {command}"
     if program == "stress" and stress:
-        command, timeout = f"UMEM_STRESS_SECONDS={stress} {command}", TIMEOUT + 2 * stress
+        command, timeout = f"UMEM_STRESS_SECONDS={stress} {command}", timeout + 2 * stress
     print(f"# {program}", flush=True)
     result = host.run(command, timeout=timeout)
     print(result.out, end="", flush=True)

@@ -499,7 +499,7 @@ static void hot_unplug_moves_pages_away(void)
 	alarm(10);
 	if (write(fd, "0", 1) != 1) {
 		CHECK(errno == EBUSY || errno == EINTR || errno == EAGAIN, "%s", strerror(errno));
-		alarm(TEST_SECONDS);
+		alarm(test_seconds());
 		many_finish();
 		skip("other memory next to it cannot go");
 	}

@@ -28,7 +28,6 @@
 #include <linux/umem.h>
 
 #define PAGE		UMEM_PAGE_SIZE
-#define TEST_SECONDS	30
 #define EXIT_SKIP	4
 
 struct test {
@@ -60,6 +59,14 @@ struct test {
 	      _ret, strerror(errno), strerror(want));				\
 } while (0)
 
+/* How long a test may take: more, where the kernel looks for bugs */
+static inline unsigned int test_seconds(void)
+{
+	const char *text = getenv("UMEM_TEST_SECONDS");
+
+	return text ? atoi(text) : 30;
+}
+
 static inline void skip(const char *why)
 {
 	printf("# SKIP %s\n", why);
@@ -75,7 +82,7 @@ static inline const char *run_test(const struct test *test)
 	fflush(stdout);
 	pid = fork();
 	if (!pid) {
-		alarm(TEST_SECONDS);
+		alarm(test_seconds());
 		test->fn();
 		fflush(stdout);
 		_exit(0);
