@@ -42,7 +42,7 @@ def guest_runs(host, program):
 
 def dkms_builds_installs_and_removes_the_module(host):
     for command in (f"dkms add {SOURCE}", "dkms install umem/0.1.0"):
-        host.run(command, timeout=300, check=True)
+        host.run(command, timeout=900, check=True)
     host.run("modprobe umem && test -c /dev/umem", check=True)
     path = host.run("modinfo -n umem", check=True).out
     expect("/updates/dkms/umem.ko" in path, f"modprobe took {path}")
@@ -52,7 +52,7 @@ def dkms_builds_installs_and_removes_the_module(host):
 
 
 def make_install_then_modprobe_then_a_guest(host):
-    host.run(f"make -C {SOURCE} && make -C {SOURCE} install && modprobe umem", timeout=500,
+    host.run(f"make -C {SOURCE} && make -C {SOURCE} install && modprobe umem", timeout=900,
              check=True)
     expect(host.run("which umem-qemu umemd umemctl", check=True).out.count("/usr/local/bin/") == 3,
            "the programs are not in /usr/local/bin")

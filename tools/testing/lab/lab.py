@@ -226,6 +226,7 @@ class Host:
         self.boot_seconds = None
         self._qemu = None
         self._port = None
+        self._listener = None
 
     def __enter__(self):
         _boot([self])
@@ -271,7 +272,8 @@ class Host:
                                           process_group=0, preexec_fn=_die_with_parent)
         _hosts.append(self)
         self._connect(self._agent_path)
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def wait_ready(self):
         try:
@@ -303,6 +305,8 @@ class Host:
         self._qemu.wait()
         if self._port:
             self._port.close()
+        if self._listener:
+            self._listener.join()   # what it says of this life is not of the next one
         if self in _hosts:
             _hosts.remove(self)
 
