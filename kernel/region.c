@@ -168,6 +168,9 @@ static struct file *umem_region_new_file(struct umem_region *region)
 	snprintf(name, sizeof(name), "umem:%s", region->name);
 	file = shmem_file_setup_with_mnt(umem_mnt, name, (loff_t)region->nr_pages << PAGE_SHIFT,
 					 mk_vma_flags(VMA_NORESERVE_BIT));
+	/* The mount has no limits: this is what shmem says if it has no memory for an inode. */
+	if (file == ERR_PTR(-ENOSPC))
+		return ERR_PTR(-ENOMEM);
 	if (IS_ERR(file))
 		return file;
 
