@@ -114,9 +114,9 @@ static inline const char *attr_string(struct attrs attrs, int type)
 	return (const char *)attr + NLA_HDRLEN;
 }
 
-/* Send a request with one attribute; none if @length is 0. */
-static inline void nl_request(struct client *nl, uint16_t family, uint8_t cmd, uint16_t flags,
-			      uint16_t attr_type, const void *attr, int length)
+/* Send a request with one attribute; none if @length is 0. Returns whether it was sent. */
+static inline bool nl_send(struct client *nl, uint16_t family, uint8_t cmd, uint16_t flags,
+			   uint16_t attr_type, const void *attr, int length)
 {
 	struct {
 		struct nlmsghdr msg;
@@ -133,10 +133,16 @@ static inline void nl_request(struct client *nl, uint16_t family, uint8_t cmd, u
 		memcpy(request.data, attr, length);
 		request.msg.nlmsg_len += NLA_HDRLEN + NLA_ALIGN(length);
 	}
-	CHECK(send(nl->fd, &request, request.msg.nlmsg_len, 0) == request.msg.nlmsg_len, "send: %s",
-	      strerror(errno));
 	nl->left = 0;
 	nl->interrupted = false;
+	return send(nl->fd, &request, request.msg.nlmsg_len, 0) == request.msg.nlmsg_len;
+}
+
+static inline void nl_request(struct client *nl, uint16_t family, uint8_t cmd, uint16_t flags,
+			      uint16_t attr_type, const void *attr, int length)
+{
+	CHECK(nl_send(nl, family, cmd, flags, attr_type, attr, length), "send: %s",
+	      strerror(errno));
 }
 
 static inline void nl_request_id(struct client *nl, uint8_t cmd, uint16_t flags, uint32_t id)
