@@ -485,6 +485,18 @@ static void vhost_ring(int fd, unsigned int index)
 	vhost_ioctl(fd, VHOST_SET_VRING_KICK, &kick);
 }
 
+static int vhost_open(void)
+{
+	int fd;
+
+	if (system("modprobe -q vhost_vsock"))
+		skip("no vhost_vsock");
+	fd = open("/dev/vhost-vsock", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		skip("no /dev/vhost-vsock");
+	return fd;
+}
+
 static int vhost_start(void)
 {
 	struct {
@@ -495,13 +507,8 @@ static int vhost_start(void)
 		.region = { 0, NR * PAGE, (uintptr_t)guest, 0 },
 	};
 	uint64_t features = 1ULL << VIRTIO_F_VERSION_1, cid = 0x75656d;
-	int fd, on = 1;
+	int fd = vhost_open(), on = 1;
 
-	if (system("modprobe -q vhost_vsock"))
-		skip("no vhost_vsock");
-	fd = open("/dev/vhost-vsock", O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		skip("no /dev/vhost-vsock");
 	memset(guest, 0, PAGE);
 	vhost_ioctl(fd, VHOST_SET_OWNER, NULL);
 	vhost_ioctl(fd, VHOST_SET_FEATURES, &features);
@@ -539,6 +546,7 @@ static void vhost_wait_ends_with_its_process(void)
 	pid_t pid;
 
 	setup_mixed();
+	close(vhost_open());
 	pid = child_that_waits(run_vhost);
 	kill(pid, SIGKILL);
 	expect_killed(pid, SIGKILL);
