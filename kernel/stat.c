@@ -7,6 +7,7 @@
 #include <linux/jiffies.h>
 #include <linux/log2.h>
 #include <linux/moduleparam.h>
+#include <linux/mutex.h>
 #include <linux/percpu.h>
 #include <linux/pid.h>
 #include <linux/sched.h>
@@ -63,6 +64,7 @@ int umem_stats_create(struct umem_region *region)
 	if (!region->stats || !region->threads)
 		return -ENOMEM;
 	region->threads_swept = jiffies - HZ;
+	mutex_init(&region->sweep_lock);
 	umem_for_each_thread_bucket(region, bucket) {
 		spin_lock_init(&bucket->lock);
 		INIT_HLIST_HEAD(&bucket->threads);
@@ -147,18 +149,28 @@ static void umem_bucket_forget_ended(struct umem_region *region, struct umem_thr
 }
 
 /* At most once a second, for they may all be alive. */
+static bool umem_threads_swept_lately(const struct umem_region *region)
+{
+	return time_before(jiffies, READ_ONCE(region->threads_swept) + HZ);
+}
+
 static void umem_threads_sweep(struct umem_region *region)
 {
 	struct umem_thread_bucket *bucket;
 
-	if (time_before(jiffies, READ_ONCE(region->threads_swept) + HZ))
+	if (umem_threads_swept_lately(region))
 		return;
-	WRITE_ONCE(region->threads_swept, jiffies);
-	umem_for_each_thread_bucket(region, bucket) {
-		spin_lock(&bucket->lock);
-		umem_bucket_forget_ended(region, bucket);
-		spin_unlock(&bucket->lock);
+	/* Whoever comes meanwhile waits for the room that this makes. */
+	mutex_lock(&region->sweep_lock);
+	if (!umem_threads_swept_lately(region)) {
+		umem_for_each_thread_bucket(region, bucket) {
+			spin_lock(&bucket->lock);
+			umem_bucket_forget_ended(region, bucket);
+			spin_unlock(&bucket->lock);
+		}
+		WRITE_ONCE(region->threads_swept, jiffies);
 	}
+	mutex_unlock(&region->sweep_lock);
 }
 
 /* Take a place in the list. */

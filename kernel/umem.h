@@ -98,6 +98,7 @@ struct umem_bucket {
  *	another comes to their bucket, and when there is no room
  * @nr_threads: of them
  * @threads_swept: when those that have ended were last looked for everywhere
+ * @sweep_lock: held meanwhile
  * @name: for people
  *
  * Lock order: @pager_lock, @track_lock, mmap_lock, @view_lock, VMA lock, @fill_lock,
@@ -147,6 +148,7 @@ struct umem_region {
 	struct umem_thread_bucket *threads;
 	atomic_t nr_threads;
 	unsigned long threads_swept;
+	struct mutex sweep_lock;
 	char name[UMEM_NAME_MAX];
 };
 
