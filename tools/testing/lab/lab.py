@@ -43,10 +43,12 @@ BOOT_TIMEOUT = 60
 HOST_MODULES = ["virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay", "virtio_net"]
 
 KERNEL_COMPLAINTS = re.compile(
-    r"(?<!Overflow: )WARNING:|BUG:|Oops|kernel BUG|Call Trace|Kernel panic|general protection fault"
+    # The kernel has data races of its own.
+    r"(?<!Overflow: )WARNING:|BUG:(?! KCSAN: (?!.*umem))|Oops|kernel BUG|Call Trace|Kernel panic"
+    r"|general protection fault"
     r"|possible (circular|recursive|irq lock|deadlock)|inconsistent lock state|suspicious RCU"
     r"|lock held when returning|rcu.*(detected stall|self-detected|stalls on)"
-    r"|soft lockup|hard LOCKUP|blocked for more than|KASAN|KCSAN|UBSAN|Bad (page|rss)"
+    r"|soft lockup|hard LOCKUP|blocked for more than|KASAN|UBSAN|Bad (page|rss)"
     r"|page allocation failure|kmemleak: [1-9]|refcount_t:|corrupted stack end|umem:.*leak"
     # umemd was refused a system call, other than those it is made to try: open, socket, execve
     r"|type=1326 .* comm=\"umemd.* syscall=(?!2 |41 |59 )")

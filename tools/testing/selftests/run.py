@@ -84,7 +84,7 @@ def run_in_host(programs, kvm, stress):
     with lab.Host("selftests", smp=1 if kvm else 2, kvm=kvm,
                   append="" if kvm else TWO_NODES) as host:
         host.load_module()
-        host.run("echo clear >/sys/kernel/debug/kmemleak")
+        host.run("cd /sys/kernel/debug; echo clear >kmemleak; [ ! -e kcsan ] || echo on >kcsan")
         good = [run_program(host, program, stress) for program in programs]
         good.append(leaks(host))
         good.append(unload(host))
