@@ -142,6 +142,8 @@ def events_are_told_as_they_happen():
 def the_stages_of_faults_are_measured():
     if not shutil.which("bpftrace"):
         return "bpftrace is not installed"
+    if " trace_call_bpf\n" not in Path("/proc/kallsyms").read_text():
+        return "the kernel has no CONFIG_BPF_EVENTS"
     region = Region("stages")
     trace = subprocess.Popen([str(STAGES), str(region.id)], stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, text=True)
