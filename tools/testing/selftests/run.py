@@ -32,6 +32,9 @@ PROGRAMS["loopback"] = f"{USER / 'loopback'} {USER / 'umemd'}"
 NEED_KVM = {"access_kvm", "track_kvm"}
 TIMEOUT = 600
 TEST_SECONDS = 30
+# On kernels that can. An emulated processor is slow: more accesses are watched, and for longer.
+LOOK_FOR_BUGS = """cd /sys/kernel/debug; echo clear >kmemleak; [ ! -e kcsan ] || echo on >kcsan
+    cd /sys/module/kcsan/parameters && echo 100 >skip_watch && echo 300 >udelay_task"""
 # For placement, which comes first: two nodes, each with a block of 128 MiB that can go
 TWO_NODES = "numa=fake=2 movablecore=528M"
 
@@ -84,7 +87,7 @@ def run_in_host(programs, kvm, stress):
     with lab.Host("selftests", smp=1 if kvm else 2, kvm=kvm,
                   append="" if kvm else TWO_NODES) as host:
         host.load_module()
-        host.run("cd /sys/kernel/debug; echo clear >kmemleak; [ ! -e kcsan ] || echo on >kcsan")
+        host.run(LOOK_FOR_BUGS)
         good = [run_program(host, program, stress) for program in programs]
         good.append(leaks(host))
         good.append(unload(host))
