@@ -662,8 +662,9 @@ static pgoff_t umem_region_next(struct umem_region *region, pgoff_t index, pgoff
 	while (index < end) {
 		pgoff_t stop = min(round_down(index, UMEM_SCAN_PAGES) + UMEM_SCAN_PAGES, end);
 
-		index = missing ? find_next_bit(region->missing, stop, index) :
-				  find_next_zero_bit(region->missing, stop, index);
+		/* What changes meanwhile is told as it was, or as it is. */
+		index = data_race(missing ? find_next_bit(region->missing, stop, index) :
+					    find_next_zero_bit(region->missing, stop, index));
 		if (index < stop)
 			return index;
 		cond_resched();

@@ -44,7 +44,8 @@ static bool umem_blocks_present(const struct umem_region *region, pgoff_t first,
 
 	if (!atomic_long_read(&region->nr_missing) && !atomic_long_read(&region->nr_poisoned))
 		return true;
-	return find_next_bit(region->missing, end, start) >= end;
+	/* What becomes present meanwhile is mapped when it is touched. */
+	return data_race(find_next_bit(region->missing, end, start)) >= end;
 }
 
 /* Map one page of a large folio whose other pages may be missing. */
