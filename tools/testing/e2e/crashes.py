@@ -284,7 +284,9 @@ class Shuttle:
 
 
 def try_all(shuttle, chains):
-    """Those that were not met are tried once more: not every message comes every time."""
+    """Those that were not met are tried once more: not every message comes every time. The first
+    of a chain goes before them, which may be what brings them on.
+    """
     failures = []
     for last in (False, True):
         missed = []
@@ -292,7 +294,9 @@ def try_all(shuttle, chains):
             started = time.monotonic()
             words = "; ".join(map(str, chain))
             try:
-                missed += shuttle.crash(chain)
+                left = shuttle.crash(chain)
+                if left:
+                    missed.append(left if left[0] is chain[0] else [chain[0], *left])
             except lab.HostDied:
                 raise
             except (vm.Failure, lab.LabError) as error:
@@ -301,11 +305,11 @@ def try_all(shuttle, chains):
                 expect(len(failures) < FAILURES, "\n".join(failures))
                 shuttle.start_again()
             print(f"# {time.monotonic() - started:.1f} s {words}", flush=True)
-        chains = [[case] for case in missed]
+        chains = missed
         if missed and not last:
-            print(f"# once more: {len(missed)} that were not met", flush=True)
+            print(f"# once more: {len(missed)} that did not come to their end", flush=True)
     expect(not failures, "\n".join(failures))
-    expect(not missed, f"not met: {'; '.join(map(str, missed))}")
+    expect(not missed, "\n".join(f"did not come to {chain[-1]}" for chain in missed))
 
 
 def umemd_cases(shuttle, *phases):
