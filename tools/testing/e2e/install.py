@@ -4,31 +4,31 @@
 import contextlib
 import subprocess
 
+import kernel
 import vm
 from vm import expect, lab
 
-SOURCE = "/root/umem"
+
+def checkout():
+    return lab.run_dir() / "umem"
 
 
 @contextlib.contextmanager
 def hosts():
-    """A host with a clean checkout in /root/umem.
+    """A host with a writable root, and a clean checkout that has the same path there.
 
-    The programs are built in it before, as this machine's distribution is the host's: in an emulated
-    host gcc needs minutes for them.
+    It was built here, as this machine's distribution is the host's, for the host's kernel: in an
+    emulated host gcc needs minutes for that. DKMS builds the module there nevertheless.
     """
+    checkout().mkdir()
+    files = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+                           cwd=lab.REPO, check=True, stdout=subprocess.PIPE).stdout
+    tar = subprocess.run(["tar", "--null", "--ignore-failed-read", "-T", "-", "-c"],
+                         cwd=lab.REPO, input=files, check=True, stdout=subprocess.PIPE).stdout
+    subprocess.run(["tar", "-x"], cwd=checkout(), input=tar, check=True)
+    subprocess.run(["make", "--no-print-directory", "-s", "-C", checkout(),
+                    f"KVER={kernel.stock().release}"], check=True, stdout=subprocess.DEVNULL)
     with lab.Host("install", mem_mib=2600, writable_root=True) as host:
-        checkout = host.dir / "umem"
-        checkout.mkdir()
-        files = subprocess.run(["git", "ls-files", "-z", "--cached", "--others",
-                                "--exclude-standard"], cwd=lab.REPO, check=True,
-                               stdout=subprocess.PIPE).stdout
-        tar = subprocess.run(["tar", "--null", "--ignore-failed-read", "-T", "-", "-c"],
-                             cwd=lab.REPO, input=files, check=True, stdout=subprocess.PIPE).stdout
-        subprocess.run(["tar", "-x"], cwd=checkout, input=tar, check=True)
-        subprocess.run(["make", "--no-print-directory", "-s", "-C", checkout, "user"], check=True,
-                       stdout=subprocess.DEVNULL)
-        host.run(f"cp -a {checkout} {SOURCE}", check=True)
         yield host
 
 
@@ -41,7 +41,7 @@ def guest_runs(host, program):
 
 
 def dkms_builds_installs_and_removes_the_module(host):
-    for command in (f"dkms add {SOURCE}", "dkms install umem/0.1.0"):
+    for command in (f"dkms add {checkout()}", "dkms install umem/0.1.0"):
         host.run(command, timeout=900, check=True)
     host.run("modprobe umem && test -c /dev/umem", check=True)
     path = host.run("modinfo -n umem", check=True).out
@@ -52,13 +52,13 @@ def dkms_builds_installs_and_removes_the_module(host):
 
 
 def make_install_then_modprobe_then_a_guest(host):
-    host.run(f"make -C {SOURCE} && make -C {SOURCE} install && modprobe umem", timeout=900,
+    host.run(f"make -C {checkout()} && make -C {checkout()} install && modprobe umem", timeout=900,
              check=True)
     expect(host.run("which umem-qemu umemd umemctl", check=True).out.count("/usr/local/bin/") == 3,
            "the programs are not in /usr/local/bin")
     guest_runs(host, "umem-qemu")
     host.run("rmmod umem", check=True)
-    host.run(f"make -C {SOURCE} uninstall", check=True, timeout=120)
+    host.run(f"make -C {checkout()} uninstall", check=True, timeout=120)
     left = host.run("find /usr/local /lib/modules /usr/lib/udev -name '*umem*'").out
     expect(not left.strip(), f"uninstall left {left}")
 
