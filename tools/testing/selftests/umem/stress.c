@@ -106,6 +106,13 @@ static void end(struct page *page)
 		page->written = page->ended;
 }
 
+static void end_changes(struct area *area, unsigned int first, unsigned int nr)
+{
+	for (unsigned int i = first; i < first + nr; i++)
+		if (area->pages[i].begun != area->pages[i].ended)
+			end(&area->pages[i]);
+}
+
 /* Different for each page and each change of it */
 static uint64_t fresh(struct area *area, unsigned int i)
 {
@@ -240,8 +247,7 @@ static void op_punch(struct area *area, unsigned int first, unsigned int nr)
 		begin(&area->pages[i], ZERO);
 	CHECK(!fallocate(area->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, first * PAGE,
 			 nr * PAGE), "punch: %s", strerror(errno));
-	for (unsigned int i = first; i < first + nr; i++)
-		end(&area->pages[i]);
+	end_changes(area, first, nr);
 	unlock_pages(area, first, nr);
 }
 
@@ -283,9 +289,7 @@ static void change_missing(struct area *area, unsigned int first, unsigned int n
 	      cmd, strerror(errno));
 	CHECK_EQ(range.out_pages, missing);
 	CHECK_EQ(range.out_skipped, nr - missing);
-	for (unsigned int i = first; i < first + nr; i++)
-		if (area->pages[i].begun != area->pages[i].ended)
-			end(&area->pages[i]);
+	end_changes(area, first, nr);
 	unlock_pages(area, first, nr);
 }
 
@@ -349,9 +353,7 @@ static void copy_pages(struct area *area, unsigned int first, unsigned int nr, u
 	CHECK(!ioctl(area->pager, UMEM_COPY, &copy), "UMEM_COPY: %s", strerror(errno));
 	CHECK_EQ(copy.out_pages, missing);
 	CHECK_EQ(copy.out_skipped, nr - missing);
-	for (unsigned int i = first; i < first + nr; i++)
-		if (area->pages[i].begun != area->pages[i].ended)
-			end(&area->pages[i]);
+	end_changes(area, first, nr);
 	unlock_pages(area, first, nr);
 }
 
