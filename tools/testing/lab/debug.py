@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import source
-from kernel import REPO, Kernel, LabError, output
+from kernel import REPO, Kernel, LabError, lock, output
 
 PATIENCE = 6
 CONFIGS = {name: ["host.config", f"{name}.config"] for name in ("debug", "kcsan")}
@@ -35,7 +35,7 @@ def is_cached(name):
 
 def kernel(name):
     root = _root(name)
-    with source.lock():
+    with lock(source.CACHE):
         if not root.exists():
             _build(name, root)
     release, = (path.name for path in (root / "lib" / "modules").iterdir())

@@ -84,10 +84,10 @@ class Kernel:
 
 
 @contextlib.contextmanager
-def lock():
-    """One at a time prepares a kernel."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with open(BUILD / ".lock", "w") as file:
+def lock(folder=BUILD):
+    """One at a time adds to a folder, which need not be there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -4,25 +4,14 @@
 What is made of it stays outside of the checkout, in UMEM_CACHE or ~/.cache/umem.
 """
 
-import contextlib
-import fcntl
 import os
 import tempfile
 from pathlib import Path
 
-from kernel import LabError, output
+from kernel import LabError, lock, output
 
 PACKAGE = "linux-source-6.12"
 CACHE = Path(os.environ.get("UMEM_CACHE") or Path.home() / ".cache" / "umem")
-
-
-@contextlib.contextmanager
-def lock():
-    """One at a time adds to the cache."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with open(CACHE / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def version():
@@ -47,7 +36,7 @@ def unpack(folder, *paths):
 def scripts():
     """A tree with what checks sources and runs selftests, and nothing else."""
     tree = CACHE / f"scripts-{version()}"
-    with lock():
+    with lock(CACHE):
         if not tree.exists():
             with tempfile.TemporaryDirectory(dir=CACHE, prefix=".scripts-") as scratch:
                 unpack(Path(scratch), "scripts", "tools/testing/selftests", "tools/scripts",
