@@ -50,9 +50,14 @@ static u32 umem_pid_here(struct pid *pid)
 	return pid_nr_ns(pid, task_active_pid_ns(current));
 }
 
-static u64 umem_pages_to_bytes(const atomic_long_t *pages)
+static u64 umem_missing_bytes(const struct umem_region *region)
 {
-	return (u64)atomic_long_read(pages) << PAGE_SHIFT;
+	return (u64)umem_region_nr_fillable(region) << PAGE_SHIFT;
+}
+
+static u64 umem_poisoned_bytes(const struct umem_region *region)
+{
+	return (u64)atomic_long_read(&region->nr_poisoned) << PAGE_SHIFT;
 }
 
 /* ---- what is told of one region; each returns 0 or -EMSGSIZE ---- */
@@ -65,8 +70,8 @@ static int umem_put_region(struct sk_buff *skb, struct umem_region *region, stru
 			from_kuid_munged(sk_user_ns(sk), region->uid)) ||
 	    nla_put_u32(skb, UMEM_A_REGION_PID, umem_pid_here(region->pid)) ||
 	    nla_put_uint(skb, UMEM_A_REGION_LENGTH, (u64)region->nr_pages << PAGE_SHIFT) ||
-	    nla_put_uint(skb, UMEM_A_REGION_MISSING, umem_pages_to_bytes(&region->nr_missing)) ||
-	    nla_put_uint(skb, UMEM_A_REGION_POISONED, umem_pages_to_bytes(&region->nr_poisoned)) ||
+	    nla_put_uint(skb, UMEM_A_REGION_MISSING, umem_missing_bytes(region)) ||
+	    nla_put_uint(skb, UMEM_A_REGION_POISONED, umem_poisoned_bytes(region)) ||
 	    nla_put_u32(skb, UMEM_A_REGION_WAITERS, atomic_read(&region->nr_waiters)))
 		return -EMSGSIZE;
 	if (READ_ONCE(region->pager) && nla_put_flag(skb, UMEM_A_REGION_PAGER))
@@ -395,8 +400,8 @@ static int umem_put_event(struct sk_buff *skb, struct umem_region *region,
 	    nla_put_string(skb, UMEM_A_EVENT_REGION_NAME, region->name) ||
 	    nla_put_uint(skb, UMEM_A_EVENT_TIME, ktime_get_ns()) ||
 	    nla_put_uint(skb, UMEM_A_EVENT_LENGTH, (u64)region->nr_pages << PAGE_SHIFT) ||
-	    nla_put_uint(skb, UMEM_A_EVENT_MISSING, umem_pages_to_bytes(&region->nr_missing)) ||
-	    nla_put_uint(skb, UMEM_A_EVENT_POISONED, umem_pages_to_bytes(&region->nr_poisoned)))
+	    nla_put_uint(skb, UMEM_A_EVENT_MISSING, umem_missing_bytes(region)) ||
+	    nla_put_uint(skb, UMEM_A_EVENT_POISONED, umem_poisoned_bytes(region)))
 		return -EMSGSIZE;
 	if (span && (nla_put_uint(skb, UMEM_A_EVENT_OFFSET, (u64)span->start << PAGE_SHIFT) ||
 		     nla_put_uint(skb, UMEM_A_EVENT_SIZE,

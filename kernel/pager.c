@@ -39,7 +39,7 @@ static void umem_pager_detach(struct umem_pager *pager)
 	umem_discards_drop(region);
 	umem_track_stop(region);
 	umem_requests_renew(region);
-	if (atomic_long_read(&region->nr_missing)) {
+	if (umem_region_nr_fillable(region)) {
 		umem_count(region, UMEM_PAGERS_LOST, 1);
 		umem_notify(region, UMEM_CMD_PAGER_LOST_NTF, NULL);
 	} else {
@@ -285,7 +285,6 @@ static long umem_chunk_poison(struct umem_region *region, struct umem_span chunk
 	for_each_set_bit_from(index, region->missing, chunk.end) {
 		if (test_and_set_bit(index, region->poisoned))
 			continue;
-		atomic_long_dec(&region->nr_missing);
 		atomic_long_inc(&region->nr_poisoned);
 		umem_requests_answer(region, index);
 		changed++;

@@ -350,7 +350,7 @@ void umem_region_fill_info(struct umem_region *region, struct umem_info *info)
 	info->id = region->id;
 	info->pager = !!READ_ONCE(region->pager);
 	info->length = (u64)region->nr_pages << PAGE_SHIFT;
-	info->missing = (u64)atomic_long_read(&region->nr_missing) << PAGE_SHIFT;
+	info->missing = (u64)umem_region_nr_fillable(region) << PAGE_SHIFT;
 	info->poisoned = (u64)atomic_long_read(&region->nr_poisoned) << PAGE_SHIFT;
 	info->waiters = atomic_read(&region->nr_waiters);
 	info->faults = stats.counters[UMEM_FAULTS];
@@ -535,10 +535,8 @@ static int umem_region_punch(struct umem_region *region, struct umem_span span)
 static void umem_page_cure(struct umem_region *region, pgoff_t index)
 {
 	lockdep_assert_held_write(&region->fill_lock);
-	if (region->poisoned && test_and_clear_bit(index, region->poisoned)) {
+	if (region->poisoned && test_and_clear_bit(index, region->poisoned))
 		atomic_long_dec(&region->nr_poisoned);
-		atomic_long_inc(&region->nr_missing);
-	}
 }
 
 /**
@@ -590,8 +588,7 @@ bool umem_page_set_present(struct umem_region *region, pgoff_t index)
 	if (!test_and_clear_bit(index, region->missing))
 		return false;
 	trace_umem_publish(region, index, index + 1);
-	if (atomic_long_dec_and_test(&region->nr_missing) &&
-	    !atomic_long_read(&region->nr_poisoned))
+	if (atomic_long_dec_and_test(&region->nr_missing))
 		umem_notify(region, UMEM_CMD_COMPLETE_NTF, NULL);
 	return true;
 }

@@ -120,7 +120,7 @@ DECLARE_EVENT_CLASS(umem_pager,
 	),
 	TP_fast_assign(
 		__entry->region = region->id;
-		__entry->missing = (u64)atomic_long_read(&region->nr_missing) << PAGE_SHIFT;
+		__entry->missing = (u64)umem_region_nr_fillable(region) << PAGE_SHIFT;
 		__entry->sigbus = region->sigbus;
 	),
 	TP_printk("region=%u missing=0x%llx sigbus=%d", __entry->region, __entry->missing,

@@ -5,6 +5,7 @@
 #include <linux/atomic.h>
 #include <linux/bitops.h>
 #include <linux/list.h>
+#include <linux/minmax.h>
 #include <linux/mm_types.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
@@ -69,7 +70,7 @@ struct umem_bucket {
  * @nr_pages: length in pages
  * @missing: a bit set for each page that guest views must not show
  * @poisoned: those of @missing that never come; NULL until the first one
- * @nr_missing: bits in @missing but not in @poisoned
+ * @nr_missing: bits in @missing; all is present once there is none
  * @nr_poisoned: bits in @poisoned
  * @nr_fill_views: mappings of the pager fd
  * @fill_lock: held for reading while one page is filled, for writing while the
@@ -178,6 +179,15 @@ static inline bool umem_page_poisoned(const struct umem_region *region, pgoff_t 
 	const unsigned long *poisoned = smp_load_acquire(&region->poisoned);
 
 	return poisoned && test_bit(index, poisoned);
+}
+
+/* How many pages the pager may still fill */
+static inline unsigned long umem_region_nr_fillable(const struct umem_region *region)
+{
+	long poisoned = atomic_long_read(&region->nr_poisoned);
+
+	/* One that is discarded between the two is no longer in the second. */
+	return max(atomic_long_read(&region->nr_missing) - poisoned, 0L);
 }
 
 /* The pager may still fill this page. */

@@ -42,7 +42,7 @@ static bool umem_blocks_present(const struct umem_region *region, pgoff_t first,
 	pgoff_t start = round_down(first, UMEM_BLOCK_PAGES);
 	pgoff_t end = min(round_up(last + 1, UMEM_BLOCK_PAGES), region->nr_pages);
 
-	if (!atomic_long_read(&region->nr_missing) && !atomic_long_read(&region->nr_poisoned))
+	if (!atomic_long_read(&region->nr_missing))
 		return true;
 	/* What becomes present meanwhile is mapped when it is touched. */
 	return data_race(find_next_bit(region->missing, end, start)) >= end;
