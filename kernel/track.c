@@ -120,11 +120,14 @@ int umem_track_stop(struct umem_region *region)
 /* The folio is locked and no mapping may write to it: may somebody else? */
 static bool umem_track_is_pinned(struct folio *folio)
 {
-	int mapped = atomic_read(&folio->_mapcount) + 1;
+	int mapped = atomic_read(&folio->_mapcount), refs;
 
-	/* A mapping that goes between the two makes it look pinned, no harm. */
+	/* A mapping that comes or goes meanwhile makes it look pinned, no harm. */
 	smp_rmb();
-	return folio_ref_count(folio) != mapped + 2;	/* the page cache and us */
+	refs = folio_ref_count(folio);
+	smp_rmb();
+	return atomic_read(&folio->_mapcount) != mapped ||
+	       refs != mapped + 1 + 2;	/* the page cache and us */
 }
 
 static void umem_track_collect_page(struct umem_region *region, unsigned long *dirty,
