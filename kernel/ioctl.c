@@ -66,7 +66,7 @@ static long umem_ioctl_create(struct umem_call *call)
 
 	if (create->out_id || strnlen(create->name, UMEM_NAME_MAX) == UMEM_NAME_MAX)
 		return -EINVAL;
-	region = umem_region_create(create->length, create->name);
+	region = umem_region_create(create->length, create->name, create->flags);
 	if (!IS_ERR(region))
 		create->out_id = region->id;
 	return umem_ioctl_new_file(call, region, &create->out_fd);
@@ -145,7 +145,7 @@ static long umem_ioctl_track(struct umem_call *call)
 }
 
 static const struct umem_ioctl umem_device_ioctls[] = {
-	UMEM_IOCTL(UMEM_CREATE, struct umem_create, name, 0, umem_ioctl_create),
+	UMEM_IOCTL(UMEM_CREATE, struct umem_create, name, UMEM_CREATE_HUGE, umem_ioctl_create),
 	UMEM_IOCTL(UMEM_OPEN, struct umem_open, out_fd, 0, umem_ioctl_open),
 	{}
 };

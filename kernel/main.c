@@ -31,7 +31,7 @@ static struct umem_region *umem_device_bind(struct file *file, struct vm_area_st
 
 	if (region)
 		return region;
-	region = umem_region_create((u64)(vma->vm_pgoff + vma_pages(vma)) << PAGE_SHIFT, "");
+	region = umem_region_create((u64)(vma->vm_pgoff + vma_pages(vma)) << PAGE_SHIFT, "", 0);
 	if (IS_ERR(region))
 		return region;
 	old = cmpxchg_release(&file->private_data, NULL, region);

@@ -84,7 +84,7 @@ static int umem_put_region(struct sk_buff *skb, struct umem_region *region, stru
 /* Attributes count from 1. */
 static_assert((int)UMEM_NR_COUNTERS == (int)UMEM_A_COUNTERS_MAX,
 	      "each counter has an attribute in umem.yaml, in the same order");
-static_assert((int)UMEM_PAGERS_LOST + 1 == (int)UMEM_A_COUNTERS_PAGERS_LOST);
+static_assert((int)UMEM_HUGE_FALLBACKS + 1 == (int)UMEM_A_COUNTERS_HUGE_FALLBACKS);
 
 static int umem_put_counters(struct sk_buff *skb, const struct umem_stats *stats)
 {

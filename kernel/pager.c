@@ -333,6 +333,9 @@ long umem_pager_mark_missing(struct umem_pager *pager, struct umem_range *range)
 	return err;
 }
 
+/* How many pages of one folio are copied under its lock, which faults nearby wait for */
+#define UMEM_RUN_PAGES		32UL
+
 /* 1 if the page was filled, 0 if it needs no filling, -EAGAIN if @src went. */
 static int umem_folio_copy(struct umem_region *region, struct folio *folio, pgoff_t index,
 			   const void __user *src, bool publish)
@@ -355,72 +358,81 @@ static int umem_folio_copy(struct umem_region *region, struct folio *folio, pgof
 	umem_folio_written(folio);
 	if (!publish)
 		return 1;
-	if (folio_mapped(folio))
+	/* What is mapped of a large folio may be others of its pages. */
+	if (folio_test_large(folio) || folio_mapped(folio))
 		umem_region_unmap_fill(region, span);
 	umem_page_set_present(region, index);
 	umem_track_mark_page(region, index);
 	return 1;
 }
 
-static int umem_page_try_copy(struct umem_region *region, pgoff_t index, const void __user *src,
-			      bool publish)
+/*
+ * Fill the pages of a run that one folio has. Moves the start of @run on, by what was
+ * filled or needed no filling. -EAGAIN if @src went.
+ */
+static int umem_run_copy(struct umem_region *region, struct umem_span *run,
+			 const void __user *src, struct umem_copy *copy)
 {
+	bool publish = !(copy->flags & UMEM_FILL_UNPUBLISHED);
+	pgoff_t index, start = run->start, end;
 	struct folio *folio;
-	int ret = 0;
+	int ret;
 
 	if (down_read_killable(&region->fill_lock))
 		return -EINTR;
-	if (!umem_page_fillable(region, index))
-		goto unlock;
-	folio = umem_region_lock_unused(region, index);
-	if (IS_ERR(folio)) {
-		ret = PTR_ERR(folio);
-		goto unlock;
+	if (!umem_page_fillable(region, start)) {
+		up_read(&region->fill_lock);
+		run->start++;
+		copy->out_skipped++;
+		return 0;
 	}
-	ret = umem_folio_copy(region, folio, index, src, publish);
+	folio = umem_region_lock_unused(region, start);
+	if (IS_ERR(folio)) {
+		up_read(&region->fill_lock);
+		return PTR_ERR(folio);
+	}
+	end = min(folio_next_index(folio), run->end);
+	for (index = start; index < end; index++, src += PAGE_SIZE) {
+		ret = umem_folio_copy(region, folio, index, src, publish);
+		if (ret < 0)
+			break;
+		copy->out_pages += ret;
+		copy->out_skipped += !ret;
+	}
 	folio_unlock(folio);
 	folio_put(folio);
-unlock:
 	up_read(&region->fill_lock);
-	if (ret == 1 && publish)
-		umem_requests_answer(region, index);
-	return ret;
-}
-
-static int umem_page_copy(struct umem_region *region, pgoff_t index, const void __user *src,
-			  bool publish)
-{
-	int ret;
-
-	do {
-		if (fault_in_readable(src, PAGE_SIZE))
-			return -EFAULT;
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		/* The caller's page may go again before the lock is taken. */
-		ret = umem_page_try_copy(region, index, src, publish);
-	} while (ret == -EAGAIN);
-	return ret;
+	run->start = index;
+	if (publish)
+		for (index = start; index < run->start; index++)
+			umem_requests_answer(region, index);
+	return min(ret, 0);
 }
 
 static long umem_copy_entry(struct umem_region *region, const struct umem_copy_entry *entry,
 			    struct umem_copy *copy)
 {
 	const void __user *src = u64_to_user_ptr(entry->addr);
-	bool publish = !(copy->flags & UMEM_FILL_UNPUBLISHED);
-	struct umem_span span;
-	pgoff_t index;
+	struct umem_span span, run;
+	pgoff_t start;
 	int ret;
 
 	ret = umem_region_span(region, entry->offset, entry->length, &span);
 	if (ret)
 		return ret;
-	for (index = span.start; index < span.end; index++, src += PAGE_SIZE) {
-		ret = umem_page_copy(region, index, src, publish);
-		if (ret < 0)
+	start = span.start;
+	for (run.start = start; run.start < span.end;) {
+		const void __user *from = src + ((run.start - start) << PAGE_SHIFT);
+
+		run.end = min(run.start + UMEM_RUN_PAGES, span.end);
+		if (fault_in_readable(from, PAGE_SIZE))
+			return -EFAULT;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		/* The caller's pages may go again before the lock is taken. */
+		ret = umem_run_copy(region, &run, from, copy);
+		if (ret < 0 && ret != -EAGAIN)
 			return ret;
-		copy->out_pages += ret;
-		copy->out_skipped += !ret;
 		cond_resched();
 	}
 	return 0;

@@ -44,7 +44,14 @@ MODULE_PARM_DESC(max_mib, "total length of all regions in MiB (default 16 TiB)")
 /* How many pages are looked through before others may run */
 #define UMEM_SCAN_PAGES	((pgoff_t)SZ_1M)
 
+/*
+ * How many pages become missing, or are dropped, at a time: nobody waits for long, and a
+ * large region does not take a step for each of its pages.
+ */
+#define UMEM_MARK_PAGES		((pgoff_t)SZ_64M >> PAGE_SHIFT)
+
 static struct vfsmount *umem_mnt;
+static struct vfsmount *umem_huge_mnt;	/* NULL where there are no huge folios */
 
 /* Protects all of this. A region's inode has its id as its number. */
 static DEFINE_SPINLOCK(umem_regions_lock);
@@ -132,6 +139,29 @@ static void umem_region_free(struct umem_region *region)
 	kfree(region);
 }
 
+/* With nothing missing, let the memory manager treat guest views as it does any other. */
+static void umem_region_relax_now(struct work_struct *work)
+{
+	struct umem_region *region = container_of(work, struct umem_region, relax);
+
+	mutex_lock(&region->mode_lock);
+	if (!atomic_long_read(&region->nr_missing))
+		umem_guest_guard(region, false);
+	mutex_unlock(&region->mode_lock);
+}
+
+/**
+ * umem_region_relax - see to it that views of a complete region are not guarded for long
+ * @region: to which the caller has a reference
+ *
+ * The locks of the views are taken, so that is done later, in a process of its own.
+ */
+void umem_region_relax(struct umem_region *region)
+{
+	WRITE_ONCE(region->relaxing, true);
+	schedule_work(&region->relax);
+}
+
 static struct umem_region *umem_region_alloc(u64 nr_pages, const char *name)
 {
 	struct umem_region *region;
@@ -144,9 +174,10 @@ static struct umem_region *umem_region_alloc(u64 nr_pages, const char *name)
 	region->nr_pages = nr_pages;
 	init_rwsem(&region->fill_lock);
 	mutex_init(&region->pager_lock);
-	mutex_init(&region->track_lock);
+	mutex_init(&region->mode_lock);
 	mutex_init(&region->view_lock);
 	INIT_LIST_HEAD(&region->views);
+	INIT_WORK(&region->relax, umem_region_relax_now);
 	region->uid = current_euid();
 	region->pid = get_task_pid(current, PIDTYPE_TGID);
 	region->memcg = get_mem_cgroup_from_mm(current->mm);
@@ -161,12 +192,13 @@ static struct umem_region *umem_region_alloc(u64 nr_pages, const char *name)
 
 static struct file *umem_region_new_file(struct umem_region *region)
 {
+	struct vfsmount *mnt = region->huge ? umem_huge_mnt : umem_mnt;
 	char name[UMEM_NAME_MAX + 5];
 	struct inode *inode;
 	struct file *file;
 
 	snprintf(name, sizeof(name), "umem:%s", region->name);
-	file = shmem_file_setup_with_mnt(umem_mnt, name, (loff_t)region->nr_pages << PAGE_SHIFT,
+	file = shmem_file_setup_with_mnt(mnt, name, (loff_t)region->nr_pages << PAGE_SHIFT,
 					 mk_vma_flags(VMA_NORESERVE_BIT));
 	/* The mount has no limits: this is what shmem says if it has no memory for an inode. */
 	if (file == ERR_PTR(-ENOSPC))
@@ -187,10 +219,11 @@ static struct file *umem_region_new_file(struct umem_region *region)
  * umem_region_create - make a region
  * @length: bytes, checked here
  * @name: NUL-terminated
+ * @flags: of enum umem_create_flags, checked
  *
  * Return: the region with one reference, or an ERR_PTR.
  */
-struct umem_region *umem_region_create(u64 length, const char *name)
+struct umem_region *umem_region_create(u64 length, const char *name, u32 flags)
 {
 	u64 nr_pages = length >> PAGE_SHIFT;
 	struct umem_region *region;
@@ -208,6 +241,7 @@ struct umem_region *umem_region_create(u64 length, const char *name)
 		err = -ENOMEM;
 		goto err_unreserve;
 	}
+	region->huge = umem_huge_mnt && (flags & UMEM_CREATE_HUGE);
 	region->file = umem_region_new_file(region);
 	if (IS_ERR(region->file)) {
 		err = PTR_ERR(region->file);
@@ -248,6 +282,8 @@ void umem_region_put(struct umem_region *region)
 	umem_notify(region, UMEM_CMD_REGION_REMOVED_NTF, NULL);
 	umem_region_unregister(region);
 	umem_region_unreserve(region->nr_pages);
+	if (READ_ONCE(region->relaxing))
+		cancel_work_sync(&region->relax);
 	fput(region->file);
 	umem_region_free(region);
 }
@@ -362,6 +398,8 @@ void umem_region_fill_info(struct umem_region *region, struct umem_info *info)
 	info->discarded = stats.counters[UMEM_DISCARDED];
 	info->duplicates = stats.counters[UMEM_DUPLICATES];
 	info->pagers_lost = stats.counters[UMEM_PAGERS_LOST];
+	info->huge_folios = stats.counters[UMEM_HUGE_FOLIOS];
+	info->huge_fallbacks = stats.counters[UMEM_HUGE_FALLBACKS];
 	strscpy(info->name, region->name, sizeof(info->name));
 }
 
@@ -390,6 +428,19 @@ int umem_region_span(const struct umem_region *region, u64 offset, u64 length,
 	return 0;
 }
 
+/* Is the page in a block of 2 MiB that the region has all of? */
+static bool umem_region_wants_huge(const struct umem_region *region, pgoff_t index)
+{
+	return region->huge && round_up(index + 1, UMEM_BLOCK_PAGES) <= region->nr_pages;
+}
+
+/* Two who allocate a folio at the same time may both count it. */
+static void umem_region_count_folio(struct umem_region *region, struct folio *folio)
+{
+	umem_count(region, folio_nr_pages(folio) >= UMEM_BLOCK_PAGES ? UMEM_HUGE_FOLIOS :
+		   UMEM_HUGE_FALLBACKS, 1);
+}
+
 /**
  * umem_region_lock_folio - the folio of a page, allocated if there is none
  * @region: whose creator pays
@@ -400,6 +451,8 @@ int umem_region_span(const struct umem_region *region, u64 offset, u64 length,
 struct folio *umem_region_lock_folio(struct umem_region *region, pgoff_t index)
 {
 	struct address_space *mapping = region->file->f_mapping;
+	bool count = umem_region_wants_huge(region, index) &&
+		     !umem_region_has_folio(region, index);
 	struct mem_cgroup *old_memcg;
 	struct folio *folio;
 	struct page *page;
@@ -420,6 +473,8 @@ struct folio *umem_region_lock_folio(struct umem_region *region, pgoff_t index)
 		folio_put(folio);
 	}
 	set_active_memcg(old_memcg);
+	if (count && !IS_ERR(folio))
+		umem_region_count_folio(region, folio);
 	return folio;
 }
 
@@ -531,6 +586,12 @@ static int umem_region_punch(struct umem_region *region, struct umem_span span)
 				     (loff_t)(span.end - span.start) << PAGE_SHIFT);
 }
 
+/* The next part, up to @end, of what is done @nr pages at a time */
+static struct umem_span umem_part(pgoff_t start, pgoff_t end, pgoff_t nr)
+{
+	return (struct umem_span){ start, min(round_down(start, nr) + nr, end) };
+}
+
 /* Make a poisoned page a missing one again. */
 static void umem_page_cure(struct umem_region *region, pgoff_t index)
 {
@@ -539,38 +600,108 @@ static void umem_page_cure(struct umem_region *region, pgoff_t index)
 		atomic_long_dec(&region->nr_poisoned);
 }
 
+/* Set the bits of a part. Returns how many pages were present or poisoned. */
+static u64 umem_part_set_missing(struct umem_region *region, struct umem_span part)
+{
+	long missing = 0, cured = 0;
+	pgoff_t index, next;
+
+	/* Nobody else changes them: that is done with fill_lock held. */
+	lockdep_assert_held_write(&region->fill_lock);
+	for (index = part.start; index < part.end; index = next) {
+		unsigned long *word = &region->missing[BIT_WORD(index)], mask;
+
+		next = min(round_down(index, BITS_PER_LONG) + BITS_PER_LONG, part.end);
+		mask = BITMAP_FIRST_WORD_MASK(index) & BITMAP_LAST_WORD_MASK(next);
+		missing += hweight_long(mask & ~*word);
+		WRITE_ONCE(*word, *word | mask);
+		if (region->poisoned) {
+			word = &region->poisoned[BIT_WORD(index)];
+			cured += hweight_long(*word & mask);
+			WRITE_ONCE(*word, *word & ~mask);
+		}
+	}
+	atomic_long_add(missing, &region->nr_missing);
+	atomic_long_sub(cured, &region->nr_poisoned);
+	return missing + cured;
+}
+
+/* Drop what the missing pages of a part have. One that was filled meanwhile keeps that. */
+static int umem_part_drop(struct umem_region *region, struct umem_span part)
+{
+	struct umem_span run = { .end = part.start };
+	int err = 0;
+
+	while (!err) {
+		run.start = find_next_bit(region->missing, part.end, run.end);
+		if (run.start >= part.end)
+			break;
+		run.end = find_next_zero_bit(region->missing, part.end, run.start);
+		err = umem_region_punch(region, run);
+		/* What was being collapsed was mapped then, if at all. */
+		unmap_mapping_pages(region->file->f_mapping, run.start, run.end - run.start,
+				    false);
+	}
+	return err;
+}
+
+/*
+ * Part after part, with the pager and discards let in between. A fatal signal leaves the
+ * rest as it was; what has become missing by then is dropped all the same.
+ */
+static int umem_region_mark_parts(struct umem_region *region, struct umem_span span,
+				  u64 *changed)
+{
+	struct umem_span part = { .end = span.start };
+	pgoff_t end;
+	int err = 0, ret;
+
+	while (part.end < span.end) {
+		if (down_write_killable(&region->fill_lock)) {
+			err = -EINTR;
+			break;
+		}
+		part = umem_part(part.end, span.end, UMEM_MARK_PAGES);
+		*changed += umem_part_set_missing(region, part);
+		up_write(&region->fill_lock);
+		cond_resched();
+	}
+	/* Fault-around that saw the old bits is over; the punch undoes it. */
+	synchronize_rcu();
+	end = part.end;
+	for (part.end = span.start; part.end < end;) {
+		part = umem_part(part.end, end, UMEM_MARK_PAGES);
+		down_write(&region->fill_lock);
+		ret = umem_part_drop(region, part);
+		up_write(&region->fill_lock);
+		err = err ?: ret;
+		cond_resched();
+	}
+	return err;
+}
+
 /**
  * umem_region_mark_missing - drop the contents of a range, make it missing
  * @region: the region
  * @span: the range
  * @changed: pages that were present or poisoned
  *
- * Return: 0 or a negative errno, and then nothing was changed.
+ * Return: 0 or a negative errno; @changed tells what was done before it.
  */
 int umem_region_mark_missing(struct umem_region *region, struct umem_span span,
 			     u64 *changed)
 {
-	pgoff_t index;
 	int err;
 
-	if (down_write_killable(&region->fill_lock))
-		return -EINTR;
 	*changed = 0;
-	for (index = span.start; index < span.end; index++) {
-		if (umem_page_poisoned(region, index)) {
-			umem_page_cure(region, index);
-			++*changed;
-		} else if (!test_and_set_bit(index, region->missing)) {
-			atomic_long_inc(&region->nr_missing);
-			++*changed;
-		}
-		if (!(index % 4096))
-			cond_resched();
-	}
-	/* Fault-around that saw the old bits is over; the punch undoes it. */
-	synchronize_rcu();
-	err = umem_region_punch(region, span);
-	up_write(&region->fill_lock);
+	if (mutex_lock_killable(&region->mode_lock))
+		return -EINTR;
+	umem_guest_guard(region, true);
+	err = umem_region_mark_parts(region, span, changed);
+	/* Whose pages were all brought meanwhile, or not taken away, is complete again. */
+	if (!atomic_long_read(&region->nr_missing))
+		umem_region_relax(region);
+	mutex_unlock(&region->mode_lock);
 	return err;
 }
 
@@ -593,33 +724,52 @@ bool umem_page_set_present(struct umem_region *region, pgoff_t index)
 	return true;
 }
 
+/* Returns how many pages of the part were missing, or an errno. */
+static long umem_part_discard(struct umem_region *region, struct umem_span part)
+{
+	pgoff_t index = part.start;
+	long changed = 0;
+	int err;
+
+	/* With the pager kept out, what it had filled in goes as well. */
+	if (down_write_killable(&region->fill_lock))
+		return -EINTR;
+	err = umem_region_punch(region, part);
+	if (err)
+		goto unlock;
+	for_each_set_bit_from(index, region->missing, part.end) {
+		umem_page_cure(region, index);
+		changed += umem_page_set_present(region, index);
+		umem_requests_answer(region, index);
+	}
+	umem_track_mark(region, part);
+unlock:
+	up_write(&region->fill_lock);
+	return err ?: changed;
+}
+
 /* The guest gives memory back: it reads zeroes from now on, missing or not. */
 static int umem_region_discard(struct umem_region *region, struct umem_span span)
 {
+	struct umem_span part = { .end = span.start };
 	struct umem_discard *discard;
-	pgoff_t index = span.start;
 	u64 changed = 0;
-	int err;
+	long ret = 0;
 
 	discard = umem_discard_alloc();
 	if (!discard)
 		return -ENOMEM;
 
-	/* With the pager kept out, what it had filled in goes as well. */
-	if (down_write_killable(&region->fill_lock)) {
-		err = -EINTR;
-		goto out;
-	}
-	err = umem_region_punch(region, span);
-	if (err)
-		goto unlock;
-	for_each_set_bit_from(index, region->missing, span.end) {
-		umem_page_cure(region, index);
-		changed += umem_page_set_present(region, index);
-		umem_requests_answer(region, index);
+	while (part.end < span.end) {
+		part = umem_part(part.end, span.end, UMEM_MARK_PAGES);
+		ret = umem_part_discard(region, part);
+		if (ret < 0) {
+			span.end = part.start;
+			break;
+		}
+		changed += ret;
 		cond_resched();
 	}
-	umem_track_mark(region, span);
 	if (changed) {
 		umem_count(region, UMEM_DISCARDED, changed);
 		trace_umem_discard(region, span.start, span.end);
@@ -627,11 +777,33 @@ static int umem_region_discard(struct umem_region *region, struct umem_span span
 		umem_discard_queue(region, discard, span);
 		discard = NULL;
 	}
-unlock:
-	up_write(&region->fill_lock);
-out:
 	umem_discard_free(discard);
-	return err;
+	return min(ret, 0L);
+}
+
+/*
+ * As fallocate() of shmem, which leaves it to the first use to clear a folio: for one of
+ * 2 MiB that is when a guest waits for one of its pages. Clear it now.
+ */
+static int umem_region_populate(struct umem_region *region, struct umem_span span)
+{
+	pgoff_t index = span.start;
+	struct folio *folio;
+
+	while (index < span.end) {
+		if (signal_pending(current))
+			return -EINTR;
+		folio = umem_region_lock_folio(region, index);
+		if (IS_ERR(folio))
+			return PTR_ERR(folio);
+		/* A clean one may be dropped again. */
+		folio_mark_dirty(folio);
+		index = folio_next_index(folio);
+		folio_unlock(folio);
+		folio_put(folio);
+		cond_resched();
+	}
+	return 0;
 }
 
 static long umem_region_fallocate(struct file *file, int mode, loff_t offset, loff_t length)
@@ -646,6 +818,9 @@ static long umem_region_fallocate(struct file *file, int mode, loff_t offset, lo
 		err = umem_region_span(region, offset, length, &span);
 		return err ?: umem_region_discard(region, span);
 	}
+	if (region->huge && !(mode & ~FALLOC_FL_KEEP_SIZE) &&
+	    !umem_region_span(region, offset, length, &span))
+		return umem_region_populate(region, span);
 	old_memcg = set_active_memcg(region->memcg);
 	err = shmem->f_op->fallocate(shmem, mode, offset, length);
 	set_active_memcg(old_memcg);
@@ -737,6 +912,17 @@ static int umem_region_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
+/* Where 2 MiB of a folio can be mapped as one: shmem knows. */
+static unsigned long umem_region_get_unmapped_area(struct file *file, unsigned long addr,
+						   unsigned long length, unsigned long pgoff,
+						   unsigned long flags)
+{
+	struct umem_region *region = file->private_data;
+	struct file *shmem = region->file;
+
+	return shmem->f_op->get_unmapped_area(shmem, addr, length, pgoff, flags);
+}
+
 static int umem_region_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	return umem_guest_mmap(file->private_data, vma);
@@ -802,6 +988,7 @@ const struct file_operations umem_region_fops = {
 	.llseek		= umem_region_llseek,
 	.read_iter	= umem_region_read_iter,
 	.mmap		= umem_region_mmap,
+	.get_unmapped_area = umem_region_get_unmapped_area,
 	.fsync		= noop_fsync,
 	.fallocate	= umem_region_fallocate,
 	.unlocked_ioctl	= umem_region_ioctl,
@@ -826,7 +1013,14 @@ int umem_region_init(void)
 	if (!type)
 		return -ENODEV;
 	umem_mnt = vfs_kern_mount(type, SB_KERNMOUNT, type->name, NULL);
-	return PTR_ERR_OR_ZERO(umem_mnt);
+	if (IS_ERR(umem_mnt))
+		return PTR_ERR(umem_mnt);
+	/* Refused by a kernel or a processor that has no huge folios: then there are none. */
+	umem_huge_mnt = vfs_kern_mount(type, SB_KERNMOUNT, type->name,
+				       (char []){ "huge=within_size" });
+	if (IS_ERR(umem_huge_mnt))
+		umem_huge_mnt = NULL;
+	return 0;
 }
 
 /**
@@ -834,6 +1028,8 @@ int umem_region_init(void)
  */
 void umem_region_exit(void)
 {
+	if (umem_huge_mnt)
+		kern_unmount(umem_huge_mnt);
 	kern_unmount(umem_mnt);
 	idr_destroy(&umem_regions);
 }

@@ -17,7 +17,9 @@
  *   mapping had the right to write (O_DIRECT, a device) writes without a mapping,
  *   for as long as the reference lasts. The page is told once more when the
  *   reference is gone;
- * - and so does a page of a large folio, always, for the sake of simplicity.
+ * - a large folio is mapped whole for reading alone, else page by page, so that the
+ *   right to write is granted for a page at a time. A collection takes all of it out of
+ *   the mappings; a reference to any of its pages keeps the bits of all that were told.
  *
  * From 6.5 on the memory manager refuses to pin pages for long through a mapping that
  * has page_mkwrite. So it is there only while needed: umem_guest_track().
@@ -27,6 +29,7 @@
 #include <linux/rcupdate.h>
 #include <linux/rmap.h>
 #include <linux/sched/signal.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -63,6 +66,18 @@ unlock:
 	rcu_read_unlock();
 }
 
+/* Set all bits, of which there may be very many. */
+static void umem_track_fill(unsigned long *dirty, size_t bytes)
+{
+	size_t done, part;
+
+	for (done = 0; done < bytes; done += part) {
+		part = min_t(size_t, bytes - done, SZ_1M);
+		memset((u8 *)dirty + done, 0xff, part);
+		cond_resched();
+	}
+}
+
 /**
  * umem_track_start - begin to track, with every page dirty
  * @region: the region
@@ -75,7 +90,7 @@ int umem_track_start(struct umem_region *region)
 	unsigned long *dirty;
 	int err = 0;
 
-	mutex_lock(&region->track_lock);
+	mutex_lock(&region->mode_lock);
 	if (rcu_access_pointer(region->dirty)) {
 		err = -EALREADY;
 		goto unlock;
@@ -86,12 +101,12 @@ int umem_track_start(struct umem_region *region)
 		goto unlock;
 	}
 	/* What mappings may write to until then, the first collection cleans. */
-	memset(dirty, 0xff, bytes);
+	umem_track_fill(dirty, bytes);
 	umem_guest_track(region, dirty);
 	/* Marks that did not see it are over: the first collection sees what they are of. */
 	synchronize_rcu();
 unlock:
-	mutex_unlock(&region->track_lock);
+	mutex_unlock(&region->mode_lock);
 	return err;
 }
 
@@ -105,11 +120,11 @@ int umem_track_stop(struct umem_region *region)
 {
 	unsigned long *dirty;
 
-	mutex_lock(&region->track_lock);
-	dirty = rcu_dereference_protected(region->dirty, lockdep_is_held(&region->track_lock));
+	mutex_lock(&region->mode_lock);
+	dirty = rcu_dereference_protected(region->dirty, lockdep_is_held(&region->mode_lock));
 	if (dirty)
 		umem_guest_track(region, NULL);
-	mutex_unlock(&region->track_lock);
+	mutex_unlock(&region->mode_lock);
 	if (!dirty)
 		return -ENODATA;
 	synchronize_rcu();
@@ -130,52 +145,92 @@ static bool umem_track_is_pinned(struct folio *folio)
 	       refs != mapped + 1 + 2;	/* the page cache and us */
 }
 
+/* The chunk being collected, and the pages of it that were told */
+struct umem_track_chunk {
+	struct umem_span span;
+	pgoff_t told;
+	unsigned long bits[8];
+};
+
+#define UMEM_TRACK_CHUNK_PAGES	\
+	(sizeof_field(struct umem_track_chunk, bits) * BITS_PER_BYTE)
+
+static void umem_track_tell(struct umem_track_chunk *chunk, unsigned long *dirty, pgoff_t index)
+{
+	clear_bit(index, dirty);
+	__set_bit(index - chunk->span.start, chunk->bits);
+	chunk->told++;
+}
+
+/*
+ * The pages of a large folio from the first dirty one on. Who marks another one because it
+ * may be written to holds the folio's lock; for the other marks either order will do.
+ */
+static void umem_track_collect_large(struct umem_region *region, unsigned long *dirty,
+				     struct folio *folio, pgoff_t first,
+				     struct umem_track_chunk *chunk)
+{
+	pgoff_t end = min(folio_next_index(folio), chunk->span.end), index = first + 1;
+
+	for_each_set_bit_from(index, dirty, end)
+		umem_track_tell(chunk, dirty, index);
+	unmap_mapping_pages(folio->mapping, folio->index, folio_nr_pages(folio), false);
+	/* Nothing maps it any more. The page cache has a reference for each page, we one. */
+	if (folio_ref_count(folio) == folio_nr_pages(folio) + 1)
+		return;
+	for (index = first; index < end; index++)
+		if (test_bit(index - chunk->span.start, chunk->bits))
+			set_bit(index, dirty);
+}
+
 static void umem_track_collect_page(struct umem_region *region, unsigned long *dirty,
-				    pgoff_t index)
+				    pgoff_t index, struct umem_track_chunk *chunk)
 {
 	struct folio *folio;
 
+	umem_track_tell(chunk, dirty, index);
 	/*
 	 * A full barrier, against umem_track_mark(): either that sets the bit after this, or
 	 * this finds its folio, and waits until the mapping is there to be cleaned. A page
 	 * without a folio is mapped nowhere.
 	 */
-	test_and_clear_bit(index, dirty);
+	smp_mb__after_atomic();
 	folio = filemap_lock_folio(region->file->f_mapping, index);
 	if (IS_ERR_OR_NULL(folio))
 		return;
-	folio_mkclean(folio);
-	if (folio_test_large(folio) || umem_track_is_pinned(folio))
-		set_bit(index, dirty);
+	if (folio_test_large(folio)) {
+		umem_track_collect_large(region, dirty, folio, index, chunk);
+	} else {
+		folio_mkclean(folio);
+		if (umem_track_is_pinned(folio))
+			set_bit(index, dirty);
+	}
 	folio_unlock(folio);
 	folio_put(folio);
 }
 
-/* Returns how many pages of @chunk are dirty, and sets their bits. */
-static pgoff_t umem_track_collect_chunk(struct umem_region *region, unsigned long *dirty,
-					struct umem_span chunk, unsigned long *bits)
+/* Tell which pages of a chunk are dirty. */
+static void umem_track_collect_chunk(struct umem_region *region, unsigned long *dirty,
+				     struct umem_track_chunk *chunk)
 {
-	pgoff_t index = chunk.start, told = 0;
+	pgoff_t index = chunk->span.start;
 
-	bitmap_zero(bits, chunk.end - chunk.start);
-	for_each_set_bit_from(index, dirty, chunk.end) {
-		umem_track_collect_page(region, dirty, index);
-		__set_bit(index - chunk.start, bits);
-		told++;
+	chunk->told = 0;
+	bitmap_zero(chunk->bits, UMEM_TRACK_CHUNK_PAGES);
+	for_each_set_bit_from(index, dirty, chunk->span.end) {
+		umem_track_collect_page(region, dirty, index, chunk);
 		cond_resched();
 	}
 	cond_resched();
-	return told;
 }
 
 /* The caller was not told: they are as dirty as before. */
-static void umem_track_restore(struct umem_region *region, struct umem_span chunk,
-			       unsigned long *bits)
+static void umem_track_restore(struct umem_region *region, struct umem_track_chunk *chunk)
 {
 	pgoff_t i;
 
-	for_each_set_bit(i, bits, chunk.end - chunk.start)
-		umem_track_mark_page(region, chunk.start + i);
+	for_each_set_bit(i, chunk->bits, UMEM_TRACK_CHUNK_PAGES)
+		umem_track_mark_page(region, chunk->span.start + i);
 }
 
 /**
@@ -193,34 +248,32 @@ static void umem_track_restore(struct umem_region *region, struct umem_span chun
 int umem_track_collect(struct umem_region *region, struct umem_span span, u8 __user *to,
 		       u64 *pages)
 {
-	const pgoff_t nr_chunk = 8 * BITS_PER_LONG;
-	unsigned long bits[8];
+	struct umem_track_chunk chunk;
 	unsigned long *dirty;
-	struct umem_span chunk;
+	pgoff_t start, end;
 	size_t bytes;
 	int err = 0;
 
-	if (mutex_lock_killable(&region->track_lock))
+	if (mutex_lock_killable(&region->mode_lock))
 		return -EINTR;
-	dirty = rcu_dereference_protected(region->dirty, lockdep_is_held(&region->track_lock));
+	dirty = rcu_dereference_protected(region->dirty, lockdep_is_held(&region->mode_lock));
 	if (!dirty)
 		err = -ENODATA;
-	for (chunk.start = span.start; !err && chunk.start < span.end; chunk.start = chunk.end) {
-		pgoff_t told;
-
-		chunk.end = min(chunk.start + nr_chunk, span.end);
-		told = umem_track_collect_chunk(region, dirty, chunk, bits);
-		bytes = BITS_TO_LONGS(chunk.end - chunk.start) * sizeof(long);
-		if (copy_to_user(to, bits, bytes)) {
-			umem_track_restore(region, chunk, bits);
+	for (start = span.start; !err && start < span.end; start = end) {
+		end = min(start + UMEM_TRACK_CHUNK_PAGES, span.end);
+		chunk.span = (struct umem_span){ start, end };
+		umem_track_collect_chunk(region, dirty, &chunk);
+		bytes = BITS_TO_LONGS(end - start) * sizeof(long);
+		if (copy_to_user(to, chunk.bits, bytes)) {
+			umem_track_restore(region, &chunk);
 			err = -EFAULT;
 		} else {
-			*pages += told;
+			*pages += chunk.told;
 			to += bytes;
 		}
 		if (fatal_signal_pending(current))
 			err = err ?: -EINTR;
 	}
-	mutex_unlock(&region->track_lock);
+	mutex_unlock(&region->mode_lock);
 	return err;
 }

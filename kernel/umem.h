@@ -9,11 +9,13 @@
 #include <linux/mm_types.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
+#include <linux/pgtable.h>
 #include <linux/refcount.h>
 #include <linux/rwsem.h>
 #include <linux/spinlock.h>
 #include <linux/uidgid.h>
 #include <linux/wait.h>
+#include <linux/workqueue.h>
 #include <linux/umem.h>
 #include <linux/umem_netlink.h>
 
@@ -24,6 +26,9 @@ struct umem_pager;
 struct umem_thread_bucket;
 
 #define UMEM_HASH_BITS	6
+
+/* The largest folio of shmem, 2 MiB; a fault may map all of a folio. */
+#define UMEM_BLOCK_PAGES	(1UL << (PMD_SHIFT - PAGE_SHIFT))
 
 /* In the order of UMEM_A_COUNTERS_*, which tells them */
 enum umem_counter {
@@ -37,6 +42,8 @@ enum umem_counter {
 	UMEM_POISONED,
 	UMEM_DUPLICATES,
 	UMEM_PAGERS_LOST,
+	UMEM_HUGE_FOLIOS,
+	UMEM_HUGE_FALLBACKS,
 	UMEM_NR_COUNTERS
 };
 
@@ -68,6 +75,7 @@ struct umem_bucket {
  * @refs: one for each open file, each pager, each /dev/umem file bound to it
  * @file: the shmem file, with shmem's own operations; never given to user space
  * @nr_pages: length in pages
+ * @huge: 2 MiB folios are wanted
  * @missing: a bit set for each page that guest views must not show
  * @poisoned: those of @missing that never come; NULL until the first one
  * @nr_missing: bits in @missing; all is present once there is none
@@ -85,10 +93,15 @@ struct umem_bucket {
  * @pager_lock: serialises attach and detach
  * @pager: the pager that is attached, or NULL
  * @sigbus: touching a missing page without a pager raises SIGBUS
- * @track_lock: serialises dirty tracking
+ * @mode_lock: serialises what changes how guest views are: dirty tracking, and pages
+ *	that become missing
  * @dirty: a bit for each page seen to become dirty, by RCU; NULL while dirty pages
  *	are not tracked
- * @view_lock: protects @views and changes of @dirty
+ * @guarded: guest views must allow single pages of a folio to be mapped, and must not
+ *	have theirs collapsed into large folios, because pages may be missing
+ * @relax: ends that when no page is missing any more
+ * @relaxing: @relax was queued at least once
+ * @view_lock: protects @views, @guarded and changes of @dirty
  * @views: guest views, of struct umem_view
  * @memcg: pays for the pages
  * @uid: the creator
@@ -102,14 +115,14 @@ struct umem_bucket {
  * @sweep_lock: held meanwhile
  * @name: for people
  *
- * Lock order: @pager_lock, @track_lock, mmap_lock, @view_lock, VMA lock, @fill_lock,
+ * Lock order: @pager_lock, @mode_lock, mmap_lock, @view_lock, VMA lock, @fill_lock,
  * inode lock, folio lock, i_mmap_rwsem, bucket lock, @queue_lock. Nothing that runs
  * under mmap_lock (fault, mmap, open, close) takes one of the first two; the release of
  * a pager fd does, but the last fput() of a mapping puts that off to where no lock is
  * held.
  *
- * A page turns missing in this order: bit set, RCU grace period (fault-around
- * runs under RCU), contents dropped, which takes each folio's lock (faults
+ * A page turns missing in this order: guest views guarded, bit set, RCU grace period
+ * (fault-around runs under RCU), contents dropped, which takes each folio's lock (faults
  * look at the bit again under it). It turns present in this order: contents
  * complete, fill view unmapped, bit cleared, waiters woken.
  */
@@ -117,6 +130,7 @@ struct umem_region {
 	refcount_t refs;
 	struct file *file;
 	unsigned long nr_pages;
+	bool huge;
 	unsigned long *missing;
 	unsigned long *poisoned;
 	atomic_long_t nr_missing;
@@ -136,8 +150,11 @@ struct umem_region {
 	struct umem_pager *pager;
 	bool sigbus;
 
-	struct mutex track_lock;
+	struct mutex mode_lock;
 	unsigned long __rcu *dirty;
+	bool guarded;
+	bool relaxing;
+	struct work_struct relax;
 	struct mutex view_lock;
 	struct list_head views;
 
@@ -206,7 +223,7 @@ extern const struct file_operations umem_region_fops;
 extern const struct file_operations umem_fill_fops;
 int umem_region_init(void);
 void umem_region_exit(void);
-struct umem_region *umem_region_create(u64 length, const char *name);
+struct umem_region *umem_region_create(u64 length, const char *name, u32 flags);
 struct umem_region *umem_region_find(u32 id);
 struct umem_region *umem_region_get_by_id(u32 id);
 struct umem_region *umem_region_get_from(u32 id, unsigned int *changes);
@@ -225,10 +242,12 @@ void umem_region_unmap_fill(struct umem_region *region, struct umem_span span);
 int umem_region_mark_missing(struct umem_region *region, struct umem_span span,
 			     u64 *changed);
 bool umem_page_set_present(struct umem_region *region, pgoff_t index);
+void umem_region_relax(struct umem_region *region);
 
 /* view.c */
 int umem_guest_mmap(struct umem_region *region, struct vm_area_struct *vma);
 void umem_guest_track(struct umem_region *region, unsigned long *dirty);
+void umem_guest_guard(struct umem_region *region, bool guarded);
 int umem_fill_mmap(struct file *pager_file, struct vm_area_struct *vma);
 
 /* track.c */

@@ -18,14 +18,19 @@
 
 #include "umem.h"
 
-/* Largest folio of shmem; a fault may map all of a folio. */
-#define UMEM_BLOCK_PAGES	(1UL << (PMD_SHIFT - PAGE_SHIFT))
-
 /* A mapping that is a guest view; its vm_private_data points here. */
 struct umem_view {
 	struct list_head link;
 	struct vm_area_struct *vma;
+	bool guarded;	/* has UMEM_GUARD */
 };
+
+/*
+ * What a view has while pages may be missing. MIXEDMAP allows a single page of a large
+ * folio to be mapped. Both keep the kernel from collapsing pages, which would fill missing
+ * ones with zeroes.
+ */
+#define UMEM_GUARD	(VM_MIXEDMAP | VM_DONTEXPAND)
 
 /*
  * shmem's own operations for a mapping, learnt from the first one, and ours while
@@ -48,14 +53,29 @@ static bool umem_blocks_present(const struct umem_region *region, pgoff_t first,
 	return data_race(find_next_bit(region->missing, end, start)) >= end;
 }
 
-/* Map one page of a large folio whose other pages may be missing. */
+/* Map one page of a large folio, and nothing else of it. */
 static vm_fault_t umem_insert_page(struct vm_fault *vmf, struct page *page)
 {
-	int err = vm_insert_page(vmf->vma, vmf->address & PAGE_MASK, page);
+	int err;
 
+	if (WARN_ON_ONCE(!(vmf->vma->vm_flags & VM_MIXEDMAP)))
+		return VM_FAULT_SIGBUS;
+	err = vm_insert_page(vmf->vma, vmf->address & PAGE_MASK, page);
 	/* EBUSY: another thread was faster. */
 	return err == -ENOMEM ? VM_FAULT_OOM : err && err != -EBUSY ? VM_FAULT_SIGBUS :
 	       VM_FAULT_NOPAGE;
+}
+
+/*
+ * May the fault map more of a large folio than one page? Not if others of its pages are
+ * missing. And not for writing while dirty pages are tracked: that grants the right to
+ * write to one page.
+ */
+static bool umem_may_map_folio(struct vm_fault *vmf, struct umem_region *region)
+{
+	if ((vmf->flags & FAULT_FLAG_WRITE) && vmf->vma->vm_ops == &umem_tracking_vm_ops)
+		return false;
+	return umem_blocks_present(region, vmf->pgoff, vmf->pgoff);
 }
 
 static vm_fault_t umem_guest_fault(struct vm_fault *vmf)
@@ -87,8 +107,7 @@ static vm_fault_t umem_guest_fault(struct vm_fault *vmf)
 	folio = page_folio(vmf->page);
 	if (umem_page_missing(region, vmf->pgoff)) {
 		ret = VM_FAULT_NOPAGE;
-	} else if (folio_test_large(folio) &&
-		   !umem_blocks_present(region, vmf->pgoff, vmf->pgoff)) {
+	} else if (folio_test_large(folio) && !umem_may_map_folio(vmf, region)) {
 		ret = umem_insert_page(vmf, vmf->page);
 	} else {
 		return ret;
@@ -120,17 +139,13 @@ static vm_fault_t umem_guest_page_mkwrite(struct vm_fault *vmf)
 {
 	struct umem_region *region = vmf->vma->vm_file->private_data;
 	struct folio *folio = page_folio(vmf->page);
-	struct umem_span span;
 
 	folio_lock(folio);
 	if (folio->mapping != region->file->f_mapping) {
 		folio_unlock(folio);
 		return VM_FAULT_NOPAGE;
 	}
-	/* A fault may grant it for all of a large folio. */
-	span.start = folio->index;
-	span.end = folio->index + folio_nr_pages(folio);
-	umem_track_mark(region, span);
+	umem_track_mark_page(region, vmf->pgoff);
 	return VM_FAULT_LOCKED;
 }
 
@@ -141,9 +156,28 @@ static bool umem_view_wants_writenotify(struct vm_area_struct *vma)
 	       (IS_ENABLED(CONFIG_MEM_SOFT_DIRTY) && !(vma->vm_flags & VM_SOFTDIRTY));
 }
 
-static bool umem_view_is_tracked(struct umem_view *view)
+static bool umem_view_is_tracked(const struct umem_view *view)
 {
 	return view->vma->vm_ops == &umem_tracking_vm_ops;
+}
+
+/* The locks of the mapping are held for writing, or nobody else knows of it. */
+static void umem_view_set_guarded(struct umem_view *view, bool guarded)
+{
+	if (view->guarded == guarded)
+		return;
+	view->guarded = guarded;
+	if (guarded)
+		vm_flags_set(view->vma, UMEM_GUARD);
+	else
+		vm_flags_clear(view->vma, UMEM_GUARD);
+}
+
+/* Tracking maps single pages, too. */
+static bool umem_views_are_guarded(const struct umem_region *region)
+{
+	lockdep_assert_held(&region->view_lock);
+	return region->guarded || rcu_access_pointer(region->dirty);
 }
 
 /*
@@ -172,11 +206,14 @@ static void umem_guest_open(struct vm_area_struct *vma)
 	struct umem_view *view = kmalloc(sizeof(*view), GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
 
 	view->vma = vma;
+	view->guarded = vma->vm_flags & VM_DONTEXPAND;
 	/* What a copy has is the original's, until here. */
 	vma->vm_private_data = view;
 	mutex_lock(&region->view_lock);
 	list_add(&view->link, &region->views);
 	umem_view_set_tracked(view, rcu_access_pointer(region->dirty));
+	if (umem_views_are_guarded(region))
+		umem_view_set_guarded(view, true);
 	mutex_unlock(&region->view_lock);
 }
 
@@ -207,19 +244,25 @@ static void umem_guest_learn_vm_ops(const struct vm_operations_struct *shmem)
 	mutex_unlock(&umem_guest_vm_ops_lock);
 }
 
+static bool umem_view_is_settled(const struct umem_region *region, const struct umem_view *view)
+{
+	return umem_view_is_tracked(view) == !!rcu_access_pointer(region->dirty) &&
+	       view->guarded == umem_views_are_guarded(region);
+}
+
 /*
  * An address space, with a reference, some of whose views are not yet as they should
  * be. One without users faults in nothing any more and may be left as it is; it exists
  * at least until its views were closed.
  */
-static struct mm_struct *umem_guest_next_mm(struct umem_region *region, bool tracked)
+static struct mm_struct *umem_guest_next_mm(struct umem_region *region)
 {
 	struct mm_struct *mm = NULL;
 	struct umem_view *view;
 
 	mutex_lock(&region->view_lock);
 	list_for_each_entry(view, &region->views, link) {
-		if (umem_view_is_tracked(view) != tracked && mmget_not_zero(view->vma->vm_mm)) {
+		if (!umem_view_is_settled(region, view) && mmget_not_zero(view->vma->vm_mm)) {
 			mm = view->vma->vm_mm;
 			break;
 		}
@@ -229,7 +272,7 @@ static struct mm_struct *umem_guest_next_mm(struct umem_region *region, bool tra
 }
 
 /* mmap_lock keeps faults out of the mappings, and the mappings in @views. */
-static void umem_guest_track_mm(struct umem_region *region, struct mm_struct *mm, bool tracked)
+static void umem_guest_settle_mm(struct umem_region *region, struct mm_struct *mm)
 {
 	struct umem_view *view;
 
@@ -239,15 +282,28 @@ static void umem_guest_track_mm(struct umem_region *region, struct mm_struct *mm
 		if (view->vma->vm_mm != mm)
 			continue;
 		vma_start_write(view->vma);
-		umem_view_set_tracked(view, tracked);
+		umem_view_set_tracked(view, rcu_access_pointer(region->dirty));
+		umem_view_set_guarded(view, umem_views_are_guarded(region));
 	}
 	mutex_unlock(&region->view_lock);
 	mmap_write_unlock(mm);
 }
 
+static void umem_guest_settle(struct umem_region *region)
+{
+	struct mm_struct *mm;
+
+	lockdep_assert_held(&region->mode_lock);
+	while ((mm = umem_guest_next_mm(region))) {
+		umem_guest_settle_mm(region, mm);
+		/* The last reference may wait for I/O, and that for our pager. */
+		mmput_async(mm);
+	}
+}
+
 /**
  * umem_guest_track - dirty tracking begins or ends
- * @region: the region, with track_lock held
+ * @region: the region, with mode_lock held
  * @dirty: the bitmap, or NULL
  *
  * A view made from the change of @region->dirty on is as it should be from its start;
@@ -255,17 +311,26 @@ static void umem_guest_track_mm(struct umem_region *region, struct mm_struct *mm
  */
 void umem_guest_track(struct umem_region *region, unsigned long *dirty)
 {
-	struct mm_struct *mm;
-
-	lockdep_assert_held(&region->track_lock);
 	mutex_lock(&region->view_lock);
 	rcu_assign_pointer(region->dirty, dirty);
 	mutex_unlock(&region->view_lock);
-	while ((mm = umem_guest_next_mm(region, dirty))) {
-		umem_guest_track_mm(region, mm, dirty);
-		/* The last reference may wait for I/O, and that for our pager. */
-		mmput_async(mm);
-	}
+	umem_guest_settle(region);
+}
+
+/**
+ * umem_guest_guard - pages may be missing from now on, or none is any more
+ * @region: the region, with mode_lock held
+ * @guarded: which of both
+ *
+ * No page may be missing while a view is not guarded. A mapping that is made is guarded
+ * first, whatever the region is; a copy of one as the region is.
+ */
+void umem_guest_guard(struct umem_region *region, bool guarded)
+{
+	mutex_lock(&region->view_lock);
+	region->guarded = guarded;
+	mutex_unlock(&region->view_lock);
+	umem_guest_settle(region);
 }
 
 /**
@@ -286,12 +351,14 @@ int umem_guest_mmap(struct umem_region *region, struct vm_area_struct *vma)
 		return err;
 	umem_guest_learn_vm_ops(vma->vm_ops);
 	/*
-	 * MIXEDMAP allows a single page of a large folio to be mapped, and
-	 * DONTEXPAND keeps the kernel from collapsing pages, which would fill
-	 * missing ones with zeroes. Guest memory does not belong in a core dump.
+	 * Guest memory does not belong in a core dump. The guard makes sure, too, that the
+	 * memory manager does not merge the mapping with one beside it, now that its flags
+	 * are others.
 	 */
-	vm_flags_set(vma, VM_MIXEDMAP | VM_DONTEXPAND | VM_DONTDUMP);
+	vm_flags_set(vma, UMEM_GUARD | VM_DONTDUMP);
 	umem_guest_open(vma);
+	if (!atomic_long_read(&region->nr_missing))
+		umem_region_relax(region);
 	return 0;
 }
 

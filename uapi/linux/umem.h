@@ -75,9 +75,19 @@
 #define UMEM_TRACK		_IO(UMEM_IOCTL_TYPE, 0x26)
 
 /**
+ * enum umem_create_flags - flags of UMEM_CREATE
+ * @UMEM_CREATE_HUGE: back the region with folios of 2 MiB where there is memory for
+ *	them, with smaller ones otherwise. Its pages are missing and present one by one all
+ *	the same. A part of it less than 2 MiB at its end has pages
+ */
+enum umem_create_flags {
+	UMEM_CREATE_HUGE = 1 << 0,
+};
+
+/**
  * struct umem_create - ioctl(UMEM_CREATE)
  * @size: sizeof(struct umem_create)
- * @flags: must be 0
+ * @flags: of enum umem_create_flags
  * @length: bytes, a positive multiple of UMEM_PAGE_SIZE
  * @out_fd: the region fd, close-on-exec
  * @out_id: the region's id, for UMEM_OPEN
@@ -159,6 +169,8 @@ struct umem_attach {
  * @duplicates: pages that PUBLISH, COPY, ZERO or POISON found present
  * @pagers_lost: times a pager went while pages were missing
  * @name: as created
+ * @huge_folios: folios of 2 MiB that were allocated
+ * @huge_fallbacks: smaller ones that were allocated for want of one of 2 MiB
  */
 struct umem_info {
 	__u32 size;
@@ -179,6 +191,8 @@ struct umem_info {
 	__aligned_u64 duplicates;
 	__aligned_u64 pagers_lost;
 	char name[UMEM_NAME_MAX];
+	__aligned_u64 huge_folios;
+	__aligned_u64 huge_fallbacks;
 };
 
 /**
@@ -272,7 +286,7 @@ struct umem_copy_entry {
  * @out_skipped: pages left alone because they were present or poisoned
  *
  * Fills missing pages from the caller's memory, makes them present and wakes
- * who waits, page after page in the order of the entries. All ranges are
+ * who waits, in the order of the entries, a page or a few of one folio at a time. All ranges are
  * checked before the first page is touched. When a later step fails the first
  * @out_pages + @out_skipped pages are done and the rest is untouched.
  */
@@ -344,8 +358,8 @@ enum umem_track_op {
  * COLLECT that told it sees every write before. A page that was told is told again
  * while something holds a reference to it, which includes the first moments after it
  * was allocated, and once more then. So pages that a device has pinned to write to
- * are told every time, for as long as they are pinned, and so would be pages of a
- * folio larger than a page. From Linux 6.5 on pages cannot be pinned for long anew
+ * are told every time, for as long as they are pinned, and for a folio larger than a page
+ * what holds one of its pages holds all. From Linux 6.5 on pages cannot be pinned for long anew
  * (VFIO, AF_XDP, io_uring: EFAULT) while they are tracked; pins made before stay.
  * When COLLECT fails what was not told stays dirty, and what was told before is in
  * @bits, to be found there if they were 0 before.

@@ -23,10 +23,12 @@ int umem_device_open(int *device)
 	return 0;
 }
 
-int umem_create(int device, uint64_t length, const char *name, int *region, uint32_t *id)
+int umem_create(int device, uint64_t length, uint32_t flags, const char *name, int *region,
+		uint32_t *id)
 {
 	struct umem_create create = {
 		.size = sizeof(create),
+		.flags = flags,
 		.length = length,
 	};
 	int err;

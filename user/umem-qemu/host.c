@@ -121,8 +121,8 @@ static int create_regions(struct host *host, const struct options *options, char
 	for (size_t i = 0; i < options->nr_regions; i++) {
 		const struct region_option *region = &options->regions[i];
 
-		err = umem_create(device, region->length, region->name, &host->region_fds[i],
-				  &host->region_ids[i]);
+		err = umem_create(device, region->length, UMEM_CREATE_HUGE, region->name,
+				  &host->region_fds[i], &host->region_ids[i]);
 		if (err) {
 			*error = text_format("region \"%s\" of %llu MiB cannot be made: %s%s",
 					     region->name,

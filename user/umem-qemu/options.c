@@ -119,6 +119,9 @@ static int add_region(struct parser *p, const char *name, uint64_t length, struc
 		return refuse(p, "memory backend \"%s\" is number %d, at most %d are possible",
 			      name, OPTIONS_REGIONS_MAX + 1, OPTIONS_REGIONS_MAX);
 
+	/* QEMU maps a file at any page: 2 MiB of a huge folio are mapped as one only like this. */
+	if (!keyval_get(backend, "align"))
+		keyval_set(backend, "align", "2M");
 	pass(p, "-object");
 	*add_argument(p) = (struct option_argument){
 		.backend = *backend,

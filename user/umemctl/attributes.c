@@ -53,6 +53,8 @@ static const struct attribute counters[ATTRIBUTES_MAX] = {
 	[UMEM_A_COUNTERS_POISONED] = { "poisoned", NUMBER, NULL },
 	[UMEM_A_COUNTERS_DUPLICATES] = { "duplicates", NUMBER, NULL },
 	[UMEM_A_COUNTERS_PAGERS_LOST] = { "pagers_lost", NUMBER, NULL },
+	[UMEM_A_COUNTERS_HUGE_FOLIOS] = { "huge_folios", NUMBER, NULL },
+	[UMEM_A_COUNTERS_HUGE_FALLBACKS] = { "huge_fallbacks", NUMBER, NULL },
 };
 
 static const struct attribute latency[ATTRIBUTES_MAX] = {

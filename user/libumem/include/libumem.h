@@ -48,13 +48,15 @@ int umem_device_open(int *device);
  * umem_create - make a region, all of it present and zero
  * @device: from umem_device_open()
  * @length: bytes
+ * @flags: of enum umem_create_flags
  * @name: for people, shorter than UMEM_NAME_MAX; NULL is the empty name
  * @region: the new region's descriptor
  * @id: the new region's id; may be NULL
  *
  * Return: 0 or -errno; -ENAMETOOLONG when @name does not fit.
  */
-int umem_create(int device, uint64_t length, const char *name, int *region, uint32_t *id);
+int umem_create(int device, uint64_t length, uint32_t flags, const char *name, int *region,
+		uint32_t *id);
 
 /**
  * umem_open - another descriptor of a living region

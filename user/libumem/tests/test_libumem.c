@@ -92,27 +92,27 @@ static void test_create(void **state)
 	int fd = -1;
 
 	(void)state;
-	assert_int_equal(umem_create(3, 8192, "ram0", &fd, &id), 0);
+	assert_int_equal(umem_create(3, 8192, UMEM_CREATE_HUGE, "ram0", &fd, &id), 0);
 	assert_int_equal(seen.fd, 3);
 	assert_int_equal(seen.command, UMEM_CREATE);
 	assert_int_equal(seen.got.create.size, sizeof(struct umem_create));
-	assert_int_equal(seen.got.create.flags, 0);
+	assert_int_equal(seen.got.create.flags, UMEM_CREATE_HUGE);
 	assert_int_equal(seen.got.create.length, 8192);
 	assert_string_equal(seen.got.create.name, "ram0");
 	assert_int_equal(fd, 71);
 	assert_int_equal(id, 72);
 
-	assert_int_equal(umem_create(3, 8192, NULL, &fd, NULL), 0);
+	assert_int_equal(umem_create(3, 8192, 0, NULL, &fd, NULL), 0);
 	assert_string_equal(seen.got.create.name, "");
 
 	memset(name, 'n', sizeof(name));
 	name[UMEM_NAME_MAX - 1] = '\0';
-	assert_int_equal(umem_create(3, 8192, name, &fd, NULL), 0);
+	assert_int_equal(umem_create(3, 8192, 0, name, &fd, NULL), 0);
 	assert_string_equal(seen.got.create.name, name);
 	name[UMEM_NAME_MAX - 1] = 'n';
 	name[UMEM_NAME_MAX] = '\0';
 	seen.command = 0;
-	assert_int_equal(umem_create(3, 8192, name, &fd, NULL), -ENAMETOOLONG);
+	assert_int_equal(umem_create(3, 8192, 0, name, &fd, NULL), -ENAMETOOLONG);
 	assert_int_equal(seen.command, 0);
 }
 
@@ -122,7 +122,7 @@ static void test_failed_calls_leave_descriptors_alone(void **state)
 
 	(void)state;
 	seen.fail = ENOSPC;
-	assert_int_equal(umem_create(3, 8192, "ram0", &fd, NULL), -ENOSPC);
+	assert_int_equal(umem_create(3, 8192, 0, "ram0", &fd, NULL), -ENOSPC);
 	assert_int_equal(umem_open(3, 1, &fd), -ENOSPC);
 	assert_int_equal(umem_attach(3, 0, &fd), -ENOSPC);
 	assert_int_equal(fd, -1);

@@ -89,7 +89,8 @@ static void test_statistics_with_counters_and_bars(void **state)
 	put_uint(msg, UMEM_A_STATS_WAITS, 5);
 	put_uint(msg, UMEM_A_STATS_WAIT_TIME, 6);
 	assert_json(msg, "{\"counters\":{\"copied\":5,\"delivered\":3,\"discarded\":7,"
-		    "\"duplicates\":9,\"faults\":1,\"pagers_lost\":10,\"poisoned\":8,"
+		    "\"duplicates\":9,\"faults\":1,\"huge_fallbacks\":12,\"huge_folios\":11,"
+		    "\"pagers_lost\":10,\"poisoned\":8,"
 		    "\"published\":4,\"requests\":2,\"zeroed\":6},\"id\":1,"
 		    "\"latency\":[{\"below_ns\":2,\"from_ns\":0,\"waits\":3},"
 		    "{\"from_ns\":549755813888,\"waits\":1}],\"wait_time_ns\":6,\"waits\":5}");
