@@ -153,7 +153,7 @@ static const struct umem_ioctl umem_device_ioctls[] = {
 static const struct umem_ioctl umem_region_ioctls[] = {
 	UMEM_IOCTL(UMEM_ATTACH, struct umem_attach, __reserved, UMEM_ATTACH_SIGBUS,
 		   umem_ioctl_attach),
-	UMEM_IOCTL(UMEM_INFO, struct umem_info, name, 0, umem_ioctl_info),
+	UMEM_IOCTL(UMEM_INFO, struct umem_info, huge_fallbacks, 0, umem_ioctl_info),
 	{}
 };
 

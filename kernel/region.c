@@ -577,6 +577,15 @@ void umem_region_unmap_fill(struct umem_region *region, struct umem_span span)
 				    false);
 }
 
+/* The first page from @index on that has contents; @end if none has. */
+static pgoff_t umem_region_next_folio(struct umem_region *region, pgoff_t index, pgoff_t end)
+{
+	unsigned long found = index;
+
+	return xa_find(&region->file->f_mapping->i_pages, &found, end - 1, XA_PRESENT) ? found :
+	       end;
+}
+
 static int umem_region_punch(struct umem_region *region, struct umem_span span)
 {
 	struct file *file = region->file;
@@ -669,8 +678,13 @@ static int umem_region_mark_parts(struct umem_region *region, struct umem_span s
 	/* Fault-around that saw the old bits is over; the punch undoes it. */
 	synchronize_rcu();
 	end = part.end;
-	for (part.end = span.start; part.end < end;) {
-		part = umem_part(part.end, end, UMEM_MARK_PAGES);
+	part.end = span.start;
+	/* Pages that get contents behind our back get them after they became missing. */
+	while (part.end < end) {
+		part.start = umem_region_next_folio(region, part.end, end);
+		if (part.start == end)
+			break;
+		part = umem_part(part.start, end, UMEM_MARK_PAGES);
 		down_write(&region->fill_lock);
 		ret = umem_part_drop(region, part);
 		up_write(&region->fill_lock);
@@ -719,8 +733,10 @@ bool umem_page_set_present(struct umem_region *region, pgoff_t index)
 	if (!test_and_clear_bit(index, region->missing))
 		return false;
 	trace_umem_publish(region, index, index + 1);
-	if (atomic_long_dec_and_test(&region->nr_missing))
+	if (atomic_long_dec_and_test(&region->nr_missing)) {
 		umem_notify(region, UMEM_CMD_COMPLETE_NTF, NULL);
+		umem_region_relax(region);
+	}
 	return true;
 }
 
@@ -734,7 +750,9 @@ static long umem_part_discard(struct umem_region *region, struct umem_span part)
 	/* With the pager kept out, what it had filled in goes as well. */
 	if (down_write_killable(&region->fill_lock))
 		return -EINTR;
-	err = umem_region_punch(region, part);
+	/* What has no contents reads as zeroes already. */
+	err = umem_region_next_folio(region, part.start, part.end) < part.end ?
+	      umem_region_punch(region, part) : 0;
 	if (err)
 		goto unlock;
 	for_each_set_bit_from(index, region->missing, part.end) {

@@ -27,10 +27,14 @@ struct umem_view {
 
 /*
  * What a view has while pages may be missing. MIXEDMAP allows a single page of a large
- * folio to be mapped. Both keep the kernel from collapsing pages, which would fill missing
- * ones with zeroes.
+ * folio to be mapped; a folio must not be mapped whole then, since the memory manager would
+ * not count that mapping when it goes (vma_is_special_huge()). Both keep the kernel from
+ * collapsing pages, which would fill missing ones with zeroes.
  */
 #define UMEM_GUARD	(VM_MIXEDMAP | VM_DONTEXPAND)
+
+/* How many pages are mapped with one that is touched: what fault-around does by default */
+#define UMEM_AROUND_PAGES	16UL
 
 /*
  * shmem's own operations for a mapping, learnt from the first one, and ours while
@@ -61,21 +65,56 @@ static vm_fault_t umem_insert_page(struct vm_fault *vmf, struct page *page)
 	if (WARN_ON_ONCE(!(vmf->vma->vm_flags & VM_MIXEDMAP)))
 		return VM_FAULT_SIGBUS;
 	err = vm_insert_page(vmf->vma, vmf->address & PAGE_MASK, page);
+
 	/* EBUSY: another thread was faster. */
 	return err == -ENOMEM ? VM_FAULT_OOM : err && err != -EBUSY ? VM_FAULT_SIGBUS :
 	       VM_FAULT_NOPAGE;
 }
 
-/*
- * May the fault map more of a large folio than one page? Not if others of its pages are
- * missing. And not for writing while dirty pages are tracked: that grants the right to
- * write to one page.
- */
-static bool umem_may_map_folio(struct vm_fault *vmf, struct umem_region *region)
+/* Map those pages of a run that are not mapped yet. */
+static void umem_insert_run(struct vm_area_struct *vma, struct folio *folio, pgoff_t index,
+			    unsigned long nr)
 {
-	if ((vmf->flags & FAULT_FLAG_WRITE) && vmf->vma->vm_ops == &umem_tracking_vm_ops)
-		return false;
-	return umem_blocks_present(region, vmf->pgoff, vmf->pgoff);
+	struct page *pages[UMEM_AROUND_PAGES];
+	unsigned long i, left = nr;
+
+	for (i = 0; i < nr; i++)
+		pages[i] = folio_file_page(folio, index + i);
+	for (i = 0; i < nr; i = nr - left + 1) {
+		unsigned long addr = vma->vm_start + ((index + i - vma->vm_pgoff) << PAGE_SHIFT);
+
+		left = nr - i;
+		/* EBUSY: the first of those left is mapped. Nobody waits for any of them. */
+		if (vm_insert_pages(vma, addr, pages + i, &left) != -EBUSY)
+			break;
+	}
+}
+
+/*
+ * Fault-around for a large folio in a mapping that is guarded: what is present of the pages
+ * beside the one that was touched, or of the whole folio if nothing of its block is missing.
+ * A bit that is set from now on is set by who waits for the folio's lock.
+ */
+static void umem_insert_around(struct vm_fault *vmf, struct umem_region *region,
+			       struct folio *folio)
+{
+	bool all = umem_blocks_present(region, vmf->pgoff, vmf->pgoff);
+	unsigned long window = all ? UMEM_BLOCK_PAGES : UMEM_AROUND_PAGES;
+	struct vm_area_struct *vma = vmf->vma;
+	pgoff_t index = round_down(vmf->pgoff, window), end = index + window, next;
+
+	index = max3(index, folio->index, vma->vm_pgoff);
+	end = min3(end, folio_next_index(folio), vma->vm_pgoff + vma_pages(vma));
+	end = min(end, region->nr_pages);
+	for (; index < end; index = next) {
+		next = min(round_down(index, UMEM_AROUND_PAGES) + UMEM_AROUND_PAGES, end);
+		if (!all) {
+			index = find_next_zero_bit(region->missing, next, index);
+			next = find_next_bit(region->missing, next, index);
+		}
+		if (index < next)
+			umem_insert_run(vma, folio, index, next - index);
+	}
 }
 
 static vm_fault_t umem_guest_fault(struct vm_fault *vmf)
@@ -107,8 +146,9 @@ static vm_fault_t umem_guest_fault(struct vm_fault *vmf)
 	folio = page_folio(vmf->page);
 	if (umem_page_missing(region, vmf->pgoff)) {
 		ret = VM_FAULT_NOPAGE;
-	} else if (folio_test_large(folio) && !umem_may_map_folio(vmf, region)) {
+	} else if (folio_test_large(folio) && (vmf->vma->vm_flags & VM_MIXEDMAP)) {
 		ret = umem_insert_page(vmf, vmf->page);
+		umem_insert_around(vmf, region, folio);
 	} else {
 		return ret;
 	}
@@ -123,7 +163,10 @@ static vm_fault_t umem_guest_map_pages(struct vm_fault *vmf, pgoff_t start, pgof
 	struct umem_region *region = vmf->vma->vm_file->private_data;
 	vm_fault_t ret = 0;
 
-	/* Pairs with synchronize_rcu() in umem_region_mark_missing(). */
+	/* A large folio would be mapped whole, here and there whatever the end is. */
+	if (vmf->vma->vm_flags & VM_MIXEDMAP)
+		return 0;
+	/* Pairs with synchronize_rcu() in umem_region_mark_parts(). */
 	rcu_read_lock();
 	if (end < region->nr_pages && umem_blocks_present(region, start, end))
 		ret = umem_shmem_vm_ops->map_pages(vmf, start, end);
@@ -161,16 +204,20 @@ static bool umem_view_is_tracked(const struct umem_view *view)
 	return view->vma->vm_ops == &umem_tracking_vm_ops;
 }
 
-/* The locks of the mapping are held for writing, or nobody else knows of it. */
+/* The locks of the mapping are held for writing: what is unmapped here stays unmapped. */
 static void umem_view_set_guarded(struct umem_view *view, bool guarded)
 {
+	struct vm_area_struct *vma = view->vma;
+
 	if (view->guarded == guarded)
 		return;
 	view->guarded = guarded;
-	if (guarded)
-		vm_flags_set(view->vma, UMEM_GUARD);
-	else
-		vm_flags_clear(view->vma, UMEM_GUARD);
+	if (guarded) {
+		unmap_mapping_pages(vma->vm_file->f_mapping, vma->vm_pgoff, vma_pages(vma), false);
+		vm_flags_set(vma, UMEM_GUARD);
+	} else {
+		vm_flags_clear(vma, UMEM_GUARD);
+	}
 }
 
 /* Tracking maps single pages, too. */
@@ -212,8 +259,6 @@ static void umem_guest_open(struct vm_area_struct *vma)
 	mutex_lock(&region->view_lock);
 	list_add(&view->link, &region->views);
 	umem_view_set_tracked(view, rcu_access_pointer(region->dirty));
-	if (umem_views_are_guarded(region))
-		umem_view_set_guarded(view, true);
 	mutex_unlock(&region->view_lock);
 }
 
@@ -323,7 +368,7 @@ void umem_guest_track(struct umem_region *region, unsigned long *dirty)
  * @guarded: which of both
  *
  * No page may be missing while a view is not guarded. A mapping that is made is guarded
- * first, whatever the region is; a copy of one as the region is.
+ * first, whatever the region is; a copy of one as that is, which takes the same lock.
  */
 void umem_guest_guard(struct umem_region *region, bool guarded)
 {

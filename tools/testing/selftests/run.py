@@ -24,7 +24,7 @@ BINARIES = lab.REPO / "build" / "selftests"
 USER = lab.REPO / "build" / "user"
 PROGRAMS = {name: str(BINARIES / name)
             for name in ("placement", "presence", "requests", "discard", "lifetime", "bad_input",
-                         "race", "mappings", "access", "owner", "track", "track_pin",
+                         "race", "mappings", "access", "owner", "huge", "track", "track_pin",
                          "access_kvm", "track_kvm", "netlink", "tracepoints", "stress",
                          "fail_nth")}
 PROGRAMS["umemctl"] = f"{HERE / 'umemctl.py'} {USER / 'umemctl'}"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * 16 threads do random operations on two regions and check every byte they read
+ * 16 threads do random operations on three regions and check every byte they read
  * against a model: it must have been legal at that moment.
  *
  * The model of a page is the history of what was done to it, a value for each
@@ -18,11 +18,16 @@
 #include <setjmp.h>
 #include <sys/prctl.h>
 
-#define NR_REGIONS	2
+#define NR_REGIONS	3
 #define NR_THREADS	16
 #define NR_SERVERS	2
 #define MAX_PAGES	1200
 #define MAX_RANGE	24
+#define BLOCK_PAGES	512
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
 #define HISTORY		256
 
 #define ZERO		0ULL
@@ -46,12 +51,14 @@ static struct area {
 	pthread_mutex_t collector;
 	bool tracking;
 	unsigned int nr;
+	bool huge;
 	char *views[3];
 	char *fill;
 	struct page *pages;
 } areas[NR_REGIONS] = {
 	{ .nr = 40 },
 	{ .nr = MAX_PAGES },
+	{ .nr = MAX_PAGES, .huge = true },
 };
 
 enum { READ, WAITED, CHANGES, RESULTS };
@@ -465,6 +472,20 @@ static void op_view(struct area *area, unsigned int i, unsigned int nr)
 	munmap(view, PAGE);
 }
 
+/* Memory is allocated ahead, which changes no page. */
+static void op_allocate(struct area *area, unsigned int first, unsigned int nr)
+{
+	CHECK(!fallocate(area->fd, 0, first * PAGE, nr * PAGE), "fallocate: %s", strerror(errno));
+}
+
+/* Refused while a page is missing, and without memory; what it does is not seen. */
+static void op_collapse(struct area *area, unsigned int first, unsigned int nr)
+{
+	(void)nr;
+	madvise(area->views[any(3)] + first / BLOCK_PAGES * BLOCK_PAGES * PAGE,
+		BLOCK_PAGES * PAGE, MADV_COLLAPSE);
+}
+
 static void attach(struct area *area)
 {
 	area->pager = pager(area->fd);
@@ -490,23 +511,26 @@ static const struct op {
 	void (*op)(struct area *area, unsigned int first, unsigned int nr);
 	unsigned int weight;
 	bool needs_pager;
+	bool wide;	/* may be done to all pages at once */
 } ops[] = {
-	{ op_read, 40, false },
-	{ op_pread, 10, false },
-	{ op_write, 20, false },
-	{ op_punch, 4, false },
-	{ op_mark_missing, 12, true },
-	{ op_copy, 6, true },
-	{ op_copy_unpublished, 6, true },
-	{ op_publish, 6, true },
-	{ op_zero, 3, true },
-	{ op_poison, 1, true },
-	{ op_fill, 6, true },
-	{ op_bitmap, 3, true },
-	{ op_track, 3, true },
-	{ op_advise, 4, false },
-	{ op_view, 3, false },
-	{ op_fork, 1, false },
+	{ op_read, 40, false, false },
+	{ op_pread, 10, false, false },
+	{ op_write, 20, false, false },
+	{ op_punch, 4, false, true },
+	{ op_mark_missing, 12, true, true },
+	{ op_copy, 6, true, false },
+	{ op_copy_unpublished, 6, true, false },
+	{ op_publish, 6, true, true },
+	{ op_zero, 3, true, true },
+	{ op_poison, 1, true, false },
+	{ op_fill, 6, true, false },
+	{ op_bitmap, 3, true, false },
+	{ op_track, 3, true, false },
+	{ op_advise, 4, false, true },
+	{ op_view, 3, false, false },
+	{ op_fork, 1, false, false },
+	{ op_allocate, 2, false, true },
+	{ op_collapse, 2, false, false },
 };
 
 static const struct op *any_op(void)
@@ -531,6 +555,11 @@ static void *worker(void *arg)
 		unsigned int first = any(area->nr - nr + 1);
 		const struct op *op = any_op();
 
+		/* Or no large folio, and no complete region, would be seen for long. */
+		if (op->wide && !any(16)) {
+			first = 0;
+			nr = area->nr;
+		}
 		if (op->needs_pager)
 			pthread_rwlock_rdlock(&area->pager_lock);
 		op->op(area, first, nr);
@@ -580,7 +609,7 @@ static void prepare(struct area *area)
 	size_t length = sizeof(*area->pages) * area->nr;
 	pthread_rwlockattr_t attr;
 
-	area->fd = region(area->nr * PAGE);
+	area->fd = region_with(area->huge ? UMEM_CREATE_HUGE : 0, area->nr * PAGE, NULL);
 	/* Children look at the model, too. */
 	area->pages = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 			   0);
@@ -618,8 +647,14 @@ static void random_operations_keep_to_the_model(void)
 	printf("# %lu changes, %lu reads, %lu of them of missing pages\n", counts[CHANGES],
 	       counts[READ], counts[WAITED]);
 	CHECK(counts[CHANGES] && counts[READ] && counts[WAITED], "nothing was tested");
-	for (struct area *area = areas; area < areas + NR_REGIONS; area++)
-		CHECK_EQ(info(area->fd).waiters, 0);
+	for (struct area *area = areas; area < areas + NR_REGIONS; area++) {
+		struct umem_info now = info(area->fd);
+
+		CHECK_EQ(now.waiters, 0);
+		if (area->huge)
+			printf("# %llu folios of 2 MiB, %llu others\n", now.huge_folios,
+			       now.huge_fallbacks);
+	}
 }
 
 static const struct test tests[] = {

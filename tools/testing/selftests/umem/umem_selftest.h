@@ -134,9 +134,9 @@ static inline int device(void)
 	return fd;
 }
 
-static inline int region_id(uint64_t length, uint32_t *id)
+static inline int region_with(uint32_t flags, uint64_t length, uint32_t *id)
 {
-	struct umem_create create = { .size = sizeof(create), .length = length,
+	struct umem_create create = { .size = sizeof(create), .flags = flags, .length = length,
 				      .name = "selftest" };
 	int dev = device();
 
@@ -145,6 +145,11 @@ static inline int region_id(uint64_t length, uint32_t *id)
 	if (id)
 		*id = create.out_id;
 	return create.out_fd;
+}
+
+static inline int region_id(uint64_t length, uint32_t *id)
+{
+	return region_with(0, length, id);
 }
 
 static inline int region(uint64_t length)
