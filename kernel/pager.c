@@ -374,25 +374,25 @@ static int umem_run_copy(struct umem_region *region, struct umem_span *run,
 			 const void __user *src, struct umem_copy *copy)
 {
 	bool publish = !(copy->flags & UMEM_FILL_UNPUBLISHED);
-	pgoff_t index, start = run->start, end;
+	pgoff_t index = run->start, start = index, end;
 	struct folio *folio;
 	int ret;
 
 	if (down_read_killable(&region->fill_lock))
 		return -EINTR;
-	if (!umem_page_fillable(region, start)) {
+	if (!umem_page_fillable(region, index)) {
 		up_read(&region->fill_lock);
 		run->start++;
 		copy->out_skipped++;
 		return 0;
 	}
-	folio = umem_region_lock_unused(region, start);
+	folio = umem_region_lock_unused(region, index);
 	if (IS_ERR(folio)) {
 		up_read(&region->fill_lock);
 		return PTR_ERR(folio);
 	}
 	end = min(folio_next_index(folio), run->end);
-	for (index = start; index < end; index++, src += PAGE_SIZE) {
+	for (; index < end; index++, src += PAGE_SIZE) {
 		ret = umem_folio_copy(region, folio, index, src, publish);
 		if (ret < 0)
 			break;

@@ -17,9 +17,10 @@
  *   mapping had the right to write (O_DIRECT, a device) writes without a mapping,
  *   for as long as the reference lasts. The page is told once more when the
  *   reference is gone;
- * - a large folio is mapped page by page then, so that the right to write is granted for a
- *   page at a time. A collection takes all of it out of the mappings; a reference to any of
- *   its pages keeps the bits of all that were told.
+ * - a large folio of a region that was made with UMEM_CREATE_HUGE is mapped page by page
+ *   then, so that the right to write is granted for a page at a time; of another, for all
+ *   of it. A collection takes all of a large folio out of the mappings; a reference to any
+ *   of its pages keeps the bits of all that were told.
  *
  * From 6.5 on the memory manager refuses to pin pages for long through a mapping that
  * has page_mkwrite. So it is there only while needed: umem_guest_track().

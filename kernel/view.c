@@ -182,13 +182,18 @@ static vm_fault_t umem_guest_page_mkwrite(struct vm_fault *vmf)
 {
 	struct umem_region *region = vmf->vma->vm_file->private_data;
 	struct folio *folio = page_folio(vmf->page);
+	struct umem_span span;
 
 	folio_lock(folio);
 	if (folio->mapping != region->file->f_mapping) {
 		folio_unlock(folio);
 		return VM_FAULT_NOPAGE;
 	}
-	umem_track_mark_page(region, vmf->pgoff);
+	if (vmf->vma->vm_flags & VM_MIXEDMAP)
+		span = (struct umem_span){ vmf->pgoff, vmf->pgoff + 1 };
+	else	/* it may be granted for all of a large folio */
+		span = (struct umem_span){ folio->index, folio_next_index(folio) };
+	umem_track_mark(region, span);
 	return VM_FAULT_LOCKED;
 }
 
@@ -220,11 +225,11 @@ static void umem_view_set_guarded(struct umem_view *view, bool guarded)
 	}
 }
 
-/* Tracking maps single pages, too. */
+/* Also to track single pages of the large folios that a region was made with. */
 static bool umem_views_are_guarded(const struct umem_region *region)
 {
 	lockdep_assert_held(&region->view_lock);
-	return region->guarded || rcu_access_pointer(region->dirty);
+	return region->guarded || (region->huge && rcu_access_pointer(region->dirty));
 }
 
 /*

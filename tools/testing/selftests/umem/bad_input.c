@@ -178,8 +178,8 @@ static void unknown_flags(void)
 			good(test);
 			/* the second word: flags, the kind of bitmap, or what to track */
 			((uint32_t *)&arg)[1] = 1U << bit;
-			if ((test->cmd == UMEM_CREATE || test->cmd == UMEM_ATTACH || test->cmd == UMEM_COPY ||
-			     test->cmd == UMEM_ZERO) && bit == 0)
+			if ((test->cmd == UMEM_CREATE || test->cmd == UMEM_ATTACH ||
+			     test->cmd == UMEM_COPY || test->cmd == UMEM_ZERO) && bit == 0)
 				continue;
 			if ((test->cmd == UMEM_GET_BITMAP || test->cmd == UMEM_TRACK) && bit < 2)
 				continue;

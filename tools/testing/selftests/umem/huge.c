@@ -137,20 +137,10 @@ static void expect_a_wait(char *addr, uint64_t offset, int byte)
 	CHECK_EQ(t.value, byte);
 }
 
-/* Guest views of a complete region become as other mappings soon, not at once. */
-static int collapse(char *addr)
+static void collapse(char *addr)
 {
-	for (int i = 0; i < 2000; i++) {
-		if (!madvise(addr, BLOCK, MADV_COLLAPSE))
-			return 0;
-		msleep(1);
-	}
-	return errno;
-}
-
-static void expect_relaxed(void)
-{
-	CHECK(!collapse(guest), "MADV_COLLAPSE: %s", strerror(errno));
+	wait_until_relaxed(addr);
+	CHECK(!madvise(addr, BLOCK, MADV_COLLAPSE), "MADV_COLLAPSE: %s", strerror(errno));
 }
 
 static void memory_is_huge_and_mapped_whole(void)
@@ -158,10 +148,9 @@ static void memory_is_huge_and_mapped_whole(void)
 	setup_present();
 	CHECK_EQ((uintptr_t)guest % BLOCK, 0);
 	CHECK_EQ(info(region_fd).huge_folios, NR_BLOCKS);
-	expect_relaxed();
-	CHECK_EQ(mapped_whole(guest), BLOCK);
+	wait_until_relaxed(guest);
 	guest[BLOCK + 5 * PAGE] = 'a';
-	CHECK_EQ(mapped_whole(guest), 2 * BLOCK);
+	CHECK_EQ(mapped_whole(guest), BLOCK);
 	CHECK(page_is(page_of(1, 6), 0), "memory is not zero");
 }
 
@@ -246,7 +235,7 @@ static void a_complete_region_can_be_collapsed_without_copying(void)
 	before = frame(page_of(0, 100));
 	CHECK(before, "no frame");
 	change(pager_fd, UMEM_ZERO, BLOCK, LENGTH - BLOCK);
-	expect_relaxed();
+	collapse(guest);
 	CHECK_EQ(mapped_whole(guest), BLOCK);
 	CHECK_EQ(frame(page_of(0, 100)), before);
 	CHECK_EQ(*page_of(0, 100), 'b');
@@ -255,7 +244,7 @@ static void a_complete_region_can_be_collapsed_without_copying(void)
 static void a_page_that_becomes_missing_leaves_its_neighbours(void)
 {
 	setup_present();
-	expect_relaxed();
+	wait_until_relaxed(guest);
 	memset(guest, 'a', BLOCK);
 	CHECK_EQ(mapped_whole(guest), BLOCK);
 	CHECK_EQ(mark_missing(pager_fd, offset_of(0, 3), PAGE), 1);
@@ -268,11 +257,11 @@ static void nothing_is_collapsed_from_when_a_page_is_missing(void)
 {
 	setup_present();
 	memset(guest, 'a', LENGTH);
-	expect_relaxed();
+	collapse(guest);
 	CHECK_EQ(mark_missing(pager_fd, offset_of(2, 3), PAGE), 1);
 	CHECK_ERRNO(madvise(guest, BLOCK, MADV_COLLAPSE), EINVAL);
 	CHECK_EQ(copy_byte(pager_fd, offset_of(2, 3), 'b'), 1);
-	expect_relaxed();
+	collapse(guest);
 }
 
 static void copies_of_a_view_are_as_it_is(void)
@@ -283,7 +272,7 @@ static void copies_of_a_view_are_as_it_is(void)
 
 	setup_present();
 	memset(guest, 'a', LENGTH);
-	expect_relaxed();
+	collapse(guest);
 	part = guest + BLOCK;
 	CHECK(!mprotect(part, BLOCK, PROT_READ), "mprotect: %s", strerror(errno));
 	pid = fork();
@@ -294,12 +283,12 @@ static void copies_of_a_view_are_as_it_is(void)
 		CHECK_ERRNO(madvise(guest, BLOCK, MADV_COLLAPSE), EINVAL);
 		CHECK_ERRNO(madvise(part, BLOCK, MADV_COLLAPSE), EINVAL);
 		CHECK_EQ(copy_byte(pager_fd, offset_of(1, 0), 'b'), 1);
-		CHECK(!collapse(part), "MADV_COLLAPSE: %s", strerror(errno));
+		collapse(part);
 		_exit(0);
 	}
 	CHECK_EQ(waitpid(pid, &status, 0), pid);
 	CHECK(WIFEXITED(status) && !WEXITSTATUS(status), "status %x", status);
-	expect_relaxed();
+	collapse(guest);
 	CHECK_EQ(*part, 'b');
 }
 

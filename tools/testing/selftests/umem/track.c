@@ -319,6 +319,7 @@ static long faults_of_reading(void)
 	volatile char *fresh = map(region_fd, NR * PAGE);
 	struct rusage before, after;
 
+	wait_until_relaxed(fresh);
 	CHECK(!getrusage(RUSAGE_SELF, &before), "getrusage");
 	for (int i = 0; i < NR; i++)
 		(void)fresh[i * PAGE];

@@ -265,6 +265,33 @@ static inline char *map(int fd, uint64_t length)
 	return addr;
 }
 
+/* Whether the mapping at the address has this among its VmFlags in /proc/self/smaps. */
+static inline bool has_vm_flag(const volatile void *addr, const char *flag)
+{
+	FILE *file = fopen("/proc/self/smaps", "re");
+	unsigned long start, end;
+	bool ours = false, has = false;
+	char line[512];
+
+	CHECK(file, "smaps: %s", strerror(errno));
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			ours = start <= (unsigned long)addr && (unsigned long)addr < end;
+		else if (ours && !strncmp(line, "VmFlags:", 8))
+			has = strstr(line, flag);
+	}
+	fclose(file);
+	return has;
+}
+
+/* A guest view of a complete region becomes as other mappings are soon, not at once. */
+static inline void wait_until_relaxed(const volatile void *addr)
+{
+	for (int i = 0; i < 10000 && has_vm_flag(addr, " mm"); i++)
+		msleep(1);
+	CHECK(!has_vm_flag(addr, " mm"), "it still has VM_MIXEDMAP");
+}
+
 static inline bool page_is(const volatile char *addr, char byte)
 {
 	for (unsigned long i = 0; i < PAGE; i++)
