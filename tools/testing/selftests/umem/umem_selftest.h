@@ -284,14 +284,6 @@ static inline bool has_vm_flag(const volatile void *addr, const char *flag)
 	return has;
 }
 
-/* A guest view of a complete region becomes as other mappings are soon, not at once. */
-static inline void wait_until_relaxed(const volatile void *addr)
-{
-	for (int i = 0; i < 10000 && has_vm_flag(addr, " mm"); i++)
-		msleep(1);
-	CHECK(!has_vm_flag(addr, " mm"), "it still has VM_MIXEDMAP");
-}
-
 static inline bool page_is(const volatile char *addr, char byte)
 {
 	for (unsigned long i = 0; i < PAGE; i++)
@@ -344,6 +336,14 @@ static inline void msleep(int ms)
 	struct timespec ts = { ms / 1000, ms % 1000 * 1000000L };
 
 	nanosleep(&ts, NULL);
+}
+
+/* A guest view of a complete region becomes as other mappings are soon, not at once. */
+static inline void wait_until_relaxed(const volatile void *addr)
+{
+	for (int i = 0; i < 10000 && has_vm_flag(addr, " mm"); i++)
+		msleep(1);
+	CHECK(!has_vm_flag(addr, " mm"), "it still has VM_MIXEDMAP");
 }
 
 /* Wait until so many threads sleep for a page of the region. */
