@@ -103,6 +103,8 @@ static void umem_insert_around(struct vm_fault *vmf, struct umem_region *region,
 	struct vm_area_struct *vma = vmf->vma;
 	pgoff_t index = round_down(vmf->pgoff, window), end = index + window, next;
 
+	if (folio_test_has_hwpoisoned(folio))
+		return;
 	index = max3(index, folio->index, vma->vm_pgoff);
 	end = min3(end, folio_next_index(folio), vma->vm_pgoff + vma_pages(vma));
 	end = min(end, region->nr_pages);

@@ -137,10 +137,18 @@ static void expect_a_wait(char *addr, uint64_t offset, int byte)
 	CHECK_EQ(t.value, byte);
 }
 
+/* If its folio was split pages are copied, which has to wait until nobody else looks at them. */
 static void collapse(char *addr)
 {
+	int err = EINVAL;
+
 	wait_until_relaxed(addr);
-	CHECK(!madvise(addr, BLOCK, MADV_COLLAPSE), "MADV_COLLAPSE: %s", strerror(errno));
+	for (int i = 0; i < 2000 && err; i++) {
+		err = madvise(addr, BLOCK, MADV_COLLAPSE) ? errno : 0;
+		if (err)
+			msleep(1);
+	}
+	CHECK(!err, "MADV_COLLAPSE: %s", strerror(err));
 }
 
 static void memory_is_huge_and_mapped_whole(void)
@@ -409,6 +417,31 @@ static void a_region_that_did_not_ask_has_pages(void)
 	CHECK_EQ(info(region_fd).huge_fallbacks, 0);
 }
 
+/* What is meant for testing gives them to every file. */
+static void a_region_that_did_not_ask_gets_them_as_well(void)
+{
+	char before[32];
+
+	read_choice(SHMEM_ENABLED, before, sizeof(before));
+	write_text(SHMEM_ENABLED, "force");
+	region_fd = region(LENGTH);
+	pager_fd = pager(region_fd);
+	guest = map(region_fd, LENGTH);
+	CHECK_EQ(mark_missing(pager_fd, 0, LENGTH), LENGTH / PAGE);
+	copy_pages(offset_of(0, 5), 1, 'a');
+	CHECK_EQ(*page_of(0, 5), 'a');
+	CHECK_EQ(nr_mapped(0), 1);
+	change(pager_fd, UMEM_ZERO, 0, LENGTH);
+	write_text(SHMEM_ENABLED, before);
+	CHECK_EQ(*page_of(0, 5), 'a');
+	wait_until_relaxed(guest);
+	CHECK(!madvise(guest, BLOCK, MADV_DONTNEED), "madvise: %s", strerror(errno));
+	CHECK_EQ(*page_of(0, 5), 'a');
+	CHECK_EQ(mark_missing(pager_fd, offset_of(0, 6), PAGE), 1);
+	CHECK_EQ(*page_of(0, 5), 'a');
+	CHECK(!is_mapped(page_of(0, 6)), "page 6 is mapped");
+}
+
 /* Dirty tracking */
 
 static void track(uint32_t op, uint64_t length, uint64_t *bits)
@@ -571,6 +604,7 @@ static const struct test tests[] = {
 	TEST(what_was_not_filled_is_zero),
 	TEST(without_huge_folios_there_are_pages),
 	TEST(a_region_that_did_not_ask_has_pages),
+	TEST(a_region_that_did_not_ask_gets_them_as_well),
 	TEST(a_write_is_told_of_one_page),
 	TEST(a_write_after_a_read_is_told_of_one_page),
 	TEST(a_write_by_the_kernel_is_told_of_one_page),

@@ -209,6 +209,24 @@ static void mlock_locks_nothing(void)
 	expect_as_before(guest);
 }
 
+/* With nothing missing a view may do what any shared memory does, soon after it was made. */
+static void complete_views_are_as_any(void)
+{
+	char *grown;
+
+	region_fd = region(NR * PAGE);
+	guest = map(region_fd, NR * PAGE);
+	wait_until_relaxed(guest);
+	CHECK(!mlock(guest, PAGE), "mlock: %s", strerror(errno));
+	CHECK_EQ(smaps_kib(guest, "Locked"), 4);
+	CHECK(!munlock(guest, PAGE), "munlock: %s", strerror(errno));
+	guest[(NR - 1) * PAGE] = 'a';
+	grown = mremap(guest, NR * PAGE, 2 * NR * PAGE, MREMAP_MAYMOVE);
+	CHECK(grown != MAP_FAILED, "mremap: %s", strerror(errno));
+	CHECK_EQ(grown[(NR - 1) * PAGE], 'a');
+	CHECK_EQ(sigbus_code(grown + NR * PAGE, false), BUS_ADRERR);
+}
+
 static void map_populate_waits(void)
 {
 	expect_populated(map_populated);
@@ -433,6 +451,7 @@ static const struct test tests[] = {
 	TEST(mlock_waits),
 	TEST(mlock_is_killable),
 	TEST(mlock_locks_nothing),
+	TEST(complete_views_are_as_any),
 	TEST(map_populate_waits),
 	TEST(mprotect_goes_before_missing),
 	TEST(read_only_descriptor_maps_no_writing),
