@@ -52,7 +52,7 @@ void umem_track_mark(struct umem_region *region, struct umem_span span)
 	dirty = rcu_dereference(region->dirty);
 	if (!dirty)
 		goto unlock;
-	/* Who clears the bit sees the page: test_and_clear_bit() of umem_track_collect_page(). */
+	/* Who clears the bit sees the page: umem_track_collect_page(). */
 	smp_mb();
 	for (index = span.start; index < end;) {
 		if (!(index % BITS_PER_LONG) && end - index >= BITS_PER_LONG) {
@@ -141,7 +141,7 @@ static bool umem_track_is_pinned(struct folio *folio)
 	/* A mapping that comes or goes meanwhile makes it look pinned, no harm. */
 	smp_rmb();
 	refs = folio_ref_count(folio);
-	smp_rmb();
+	smp_rmb();	/* as above */
 	return atomic_read(&folio->_mapcount) != mapped ||
 	       refs != mapped + 1 + 2;	/* the page cache and us */
 }
@@ -189,13 +189,12 @@ static void umem_track_collect_page(struct umem_region *region, unsigned long *d
 {
 	struct folio *folio;
 
-	umem_track_tell(chunk, dirty, index);
 	/*
-	 * A full barrier, against umem_track_mark(): either that sets the bit after this, or
-	 * this finds its folio, and waits until the mapping is there to be cleaned. A page
-	 * without a folio is mapped nowhere.
+	 * Either umem_track_mark() sets the bit after this, or this finds its folio, and waits
+	 * until the mapping is there to be cleaned. A page without a folio is mapped nowhere.
 	 */
-	smp_mb__after_atomic();
+	umem_track_tell(chunk, dirty, index);
+	smp_mb__after_atomic();	/* pairs with smp_mb() of umem_track_mark() */
 	folio = filemap_lock_folio(region->file->f_mapping, index);
 	if (IS_ERR_OR_NULL(folio))
 		return;

@@ -111,8 +111,10 @@ static void umem_insert_around(struct vm_fault *vmf, struct umem_region *region,
 	for (; index < end; index = next) {
 		next = min(round_down(index, UMEM_AROUND_PAGES) + UMEM_AROUND_PAGES, end);
 		if (!all) {
-			index = find_next_zero_bit(region->missing, next, index);
-			next = find_next_bit(region->missing, next, index);
+			/* What becomes present meanwhile is mapped when it is touched. */
+			index = data_race(find_next_zero_bit(region->missing, next, index));
+			/* as above */
+			next = data_race(find_next_bit(region->missing, next, index));
 		}
 		if (index < next)
 			umem_insert_run(vma, folio, index, next - index);

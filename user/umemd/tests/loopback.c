@@ -156,7 +156,7 @@ static void make_memory(struct memory *memory, const char *name, uint64_t length
 
 	snprintf(memory->name, sizeof(memory->name), "%s", name);
 	memory->length = length;
-	err = umem_create(device, length, 0, name, &memory->fd, NULL);
+	err = umem_create(device, length, UMEM_CREATE_HUGE, name, &memory->fd, NULL);
 	if (err)
 		bail("umem_create: %s", strerror(-err));
 	err = umem_map_guest(memory->fd, 0, length, PROT_READ | PROT_WRITE, &view);
