@@ -20,7 +20,8 @@
 /**
  * struct umem_request - somebody asked for this page
  * @node: in the bucket, under its lock
- * @link: in umem_region.queue while not delivered, under queue_lock
+ * @link: in umem_region.queue while not delivered, under queue_lock; added to it under
+ *	the bucket lock as well
  * @refs: one for the bucket, one for each waiter, one while being delivered
  * @index: the page
  * @answered: the page is present or poisoned; set under the bucket lock
@@ -101,28 +102,56 @@ int umem_requests_create(struct umem_region *region)
 	return 0;
 }
 
-static struct umem_request *umem_request_alloc(pgoff_t index, gfp_t gfp)
+/* A request of the current thread: the one that it has to spare, or a new one. */
+static struct umem_request *umem_request_alloc(const struct umem_wait *wait, gfp_t gfp)
 {
-	struct umem_request *req = kmem_cache_alloc(umem_request_cache, gfp);
+	struct umem_thread *thread = wait->thread;
+	struct umem_request *req = thread ? thread->spare : NULL;
 
-	if (!req)
-		return NULL;
+	if (req) {
+		thread->spare = NULL;
+	} else {
+		req = kmem_cache_alloc(umem_request_cache, gfp);
+		if (!req)
+			return NULL;
+		req->pid = get_task_pid(current, PIDTYPE_PID);
+	}
 	INIT_LIST_HEAD(&req->link);
 	refcount_set(&req->refs, 1);
-	req->index = index;
+	req->index = wait->index;
 	req->answered = false;
 	init_waitqueue_head(&req->waiters);
-	req->pid = get_task_pid(current, PIDTYPE_PID);
-	req->time = ktime_get_ns();
+	req->time = wait->since;
 	return req;
+}
+
+/**
+ * umem_request_free - free a request that nobody refers to
+ * @req: that, or NULL
+ */
+void umem_request_free(struct umem_request *req)
+{
+	if (req) {
+		put_pid(req->pid);
+		kmem_cache_free(umem_request_cache, req);
+	}
 }
 
 static void umem_request_put(struct umem_request *req)
 {
-	if (req && refcount_dec_and_test(&req->refs)) {
-		put_pid(req->pid);
-		kmem_cache_free(umem_request_cache, req);
-	}
+	if (refcount_dec_and_test(&req->refs))
+		umem_request_free(req);
+}
+
+/* The current thread keeps its request for the next time if nobody else does. */
+static void umem_request_put_or_spare(struct umem_request *req, struct umem_thread *thread)
+{
+	if (!refcount_dec_and_test(&req->refs))
+		return;
+	if (thread && !thread->spare && req->pid == thread->pid)
+		thread->spare = req;
+	else
+		umem_request_free(req);
 }
 
 /**
@@ -156,12 +185,36 @@ static struct umem_request *umem_bucket_find(struct umem_bucket *bucket, pgoff_t
 	return NULL;
 }
 
+static bool umem_queue_is_empty(const struct umem_region *region)
+{
+	return list_empty(&region->queue) && list_empty(&region->discards);
+}
+
+/* Whoever sleeps has found nothing to read: the first that is queued wakes them. */
 static void umem_request_queue(struct umem_region *region, struct umem_request *req)
 {
+	bool first;
+
 	spin_lock(&region->queue_lock);
+	first = umem_queue_is_empty(region);
 	list_add_tail(&req->link, &region->queue);
 	spin_unlock(&region->queue_lock);
-	wake_up_interruptible(&region->readers);
+	if (first)
+		wake_up_interruptible(&region->readers);
+}
+
+/*
+ * Take an answered request off the queue if nobody has read it. Who waits has mostly been
+ * read long ago: then no lock is taken that others share.
+ */
+static void umem_request_unqueue(struct umem_region *region, struct umem_request *req)
+{
+	/* Pairs with list_del_init_careful() in umem_request_take(). */
+	if (list_empty_careful(&req->link))
+		return;
+	spin_lock(&region->queue_lock);
+	list_del_init(&req->link);
+	spin_unlock(&region->queue_lock);
 }
 
 /*
@@ -179,15 +232,13 @@ static struct umem_request *umem_request_add(struct umem_region *region,
 		return old;
 
 	hlist_add_head(&req->node, &bucket->requests);
-	atomic_inc(&region->nr_requests);
 	/*
 	 * Either this sees the page present, or who makes it present sees the
 	 * request: pairs with umem_requests_answer().
 	 */
-	smp_mb__after_atomic();
+	smp_mb();
 	if (!umem_page_fillable(region, req->index)) {
 		hlist_del(&req->node);
-		atomic_dec(&region->nr_requests);
 		return NULL;
 	}
 	refcount_inc(&req->refs);
@@ -201,17 +252,17 @@ static struct umem_request *umem_request_add(struct umem_region *region,
  * The request of a missing page, made and queued if there is none, with a
  * reference. NULL if the page is no longer missing, -ENOMEM if out of memory.
  */
-static struct umem_request *umem_request_get(struct umem_region *region, pgoff_t index,
-					     gfp_t gfp)
+static struct umem_request *umem_request_get(struct umem_region *region,
+					     const struct umem_wait *wait, gfp_t gfp)
 {
-	struct umem_bucket *bucket = umem_bucket_of(region, index);
+	struct umem_bucket *bucket = umem_bucket_of(region, wait->index);
 	struct umem_request *fresh = NULL, *req;
 
 	spin_lock(&bucket->lock);
-	req = umem_bucket_find(bucket, index);
+	req = umem_bucket_find(bucket, wait->index);
 	if (!req) {
 		spin_unlock(&bucket->lock);
-		fresh = umem_request_alloc(index, gfp);
+		fresh = umem_request_alloc(wait, gfp);
 		if (!fresh)
 			return ERR_PTR(-ENOMEM);
 		spin_lock(&bucket->lock);
@@ -220,7 +271,8 @@ static struct umem_request *umem_request_get(struct umem_region *region, pgoff_t
 	if (req)
 		refcount_inc(&req->refs);
 	spin_unlock(&bucket->lock);
-	umem_request_put(fresh);
+	if (fresh)
+		umem_request_put_or_spare(fresh, wait->thread);
 	return req;
 }
 
@@ -234,24 +286,24 @@ void umem_requests_answer(struct umem_region *region, pgoff_t index)
 	struct umem_bucket *bucket = umem_bucket_of(region, index);
 	struct umem_request *req;
 
-	/* Pairs with smp_mb__after_atomic() in umem_request_get(). */
+	/* Pairs with smp_mb() in umem_request_add(). */
 	smp_mb();
-	if (!atomic_read(&region->nr_requests))
+	if (hlist_empty(&bucket->requests))
 		return;
 
 	spin_lock(&bucket->lock);
 	req = umem_bucket_find(bucket, index);
 	if (req) {
 		hlist_del(&req->node);
-		atomic_dec(&region->nr_requests);
-		spin_lock(&region->queue_lock);
-		list_del_init(&req->link);
-		spin_unlock(&region->queue_lock);
-		trace_umem_wake(region, index);
+		umem_request_unqueue(region, req);
 		WRITE_ONCE(req->answered, true);
-		wake_up_all(&req->waiters);
 	}
 	spin_unlock(&bucket->lock);
+	if (!req)
+		return;
+	/* What was the bucket's reference keeps it: many may wait, and none for the lock. */
+	trace_umem_wake(region, index);
+	wake_up_all(&req->waiters);
 	umem_request_put(req);
 }
 
@@ -364,23 +416,23 @@ static void umem_request_sleep(void)
 		schedule();
 }
 
-static void umem_request_wait(struct umem_region *region, struct umem_request *req,
+/* Return: whether it was the page that ended it. */
+static bool umem_request_wait(struct umem_region *region, struct umem_request *req,
 			      struct mm_struct *mm, unsigned int state)
 {
-	struct umem_wait stat = umem_wait_begin(region, req->index);
 	DEFINE_WAIT(wait);
 
 	atomic_inc(&region->nr_waiters);
-	for (;;) {
+	do {
 		prepare_to_wait(&req->waiters, &wait, state);
 		if (READ_ONCE(req->answered) || umem_region_refuses(region) ||
 		    umem_waits_for_nobody(mm) || signal_pending_state(state, current))
 			break;
 		umem_request_sleep();
-	}
+	} while (!READ_ONCE(req->answered));
 	finish_wait(&req->waiters, &wait);
 	atomic_dec(&region->nr_waiters);
-	umem_wait_end(region, &stat, READ_ONCE(req->answered));
+	return READ_ONCE(req->answered);
 }
 
 /**
@@ -398,8 +450,10 @@ vm_fault_t umem_request_page(struct vm_fault *vmf, struct umem_region *region)
 {
 	bool nowait = vmf->flags & FAULT_FLAG_RETRY_NOWAIT;
 	struct mm_struct *mm = vmf->vma->vm_mm;
+	struct umem_wait wait = { .index = vmf->pgoff };
 	struct umem_request *req;
 	struct file *file;
+	bool answered;
 
 	if (umem_page_poisoned(region, vmf->pgoff))
 		return VM_FAULT_HWPOISON;
@@ -413,13 +467,14 @@ vm_fault_t umem_request_page(struct vm_fault *vmf, struct umem_region *region)
 
 	umem_count(region, UMEM_FAULTS, 1);
 	trace_umem_fault(region, vmf->pgoff, !nowait);
-	req = umem_request_get(region, vmf->pgoff, nowait ? GFP_NOWAIT : GFP_KERNEL);
+	umem_wait_prepare(region, &wait);
+	req = umem_request_get(region, &wait, nowait ? GFP_NOWAIT : GFP_KERNEL);
 	if (!req)
 		return VM_FAULT_NOPAGE;
 	if (nowait) {
 		/* Without memory for a request it is asked for when waited for. */
 		if (!IS_ERR(req))
-			umem_request_put(req);
+			umem_request_put_or_spare(req, wait.thread);
 		return VM_FAULT_RETRY;
 	}
 	if (IS_ERR(req))
@@ -431,8 +486,10 @@ vm_fault_t umem_request_page(struct vm_fault *vmf, struct umem_region *region)
 	 */
 	file = get_file(vmf->vma->vm_file);
 	release_fault_lock(vmf);
-	umem_request_wait(region, req, mm, umem_wait_state(vmf->flags));
-	umem_request_put(req);
+	umem_wait_begin(region, &wait);
+	answered = umem_request_wait(region, req, mm, umem_wait_state(vmf->flags));
+	umem_wait_end(region, &wait, answered);
+	umem_request_put_or_spare(req, wait.thread);
 	fput(file);
 	return VM_FAULT_RETRY;
 }
@@ -506,7 +563,7 @@ bool umem_events_pending(struct umem_region *region)
 	bool pending;
 
 	spin_lock(&region->queue_lock);
-	pending = !list_empty(&region->queue) || !list_empty(&region->discards);
+	pending = !umem_queue_is_empty(region);
 	spin_unlock(&region->queue_lock);
 	return pending;
 }
@@ -522,34 +579,45 @@ static bool umem_event_to_user(const struct umem_event *event, struct iov_iter *
 	return false;
 }
 
-/* 1 if a discard was read, 0 if there was none, -EFAULT. */
-static int umem_discard_read(struct umem_region *region, struct iov_iter *to)
+/* Take what is next off the queue, a discard or a request with a reference, if any is. */
+static void umem_event_take(struct umem_region *region, struct umem_discard **discard,
+			    struct umem_request **req)
 {
-	struct umem_discard *discard;
-	struct umem_event event;
-
+	*req = NULL;
 	spin_lock(&region->queue_lock);
-	discard = list_first_entry_or_null(&region->discards, struct umem_discard, link);
-	if (discard)
-		list_del(&discard->link);
+	*discard = list_first_entry_or_null(&region->discards, struct umem_discard, link);
+	if (*discard) {
+		list_del(&(*discard)->link);
+	} else {
+		*req = list_first_entry_or_null(&region->queue, struct umem_request, link);
+		if (*req) {
+			refcount_inc(&(*req)->refs);
+			/* Pairs with list_empty_careful() in umem_request_unqueue(). */
+			list_del_init_careful(&(*req)->link);
+		}
+	}
 	spin_unlock(&region->queue_lock);
-	if (!discard)
-		return 0;
+}
 
-	event = (struct umem_event) {
+static bool umem_discard_deliver(struct umem_region *region, struct umem_discard *discard,
+				 struct iov_iter *to)
+{
+	struct umem_event event = {
 		.type = UMEM_EVENT_DISCARD,
 		.offset = (u64)discard->span.start << PAGE_SHIFT,
 		.length = (u64)(discard->span.end - discard->span.start) << PAGE_SHIFT,
 		.time_ns = discard->time,
 	};
+
 	if (umem_event_to_user(&event, to)) {
 		umem_discard_free(discard);
-		return 1;
+		return true;
 	}
 	spin_lock(&region->queue_lock);
 	list_add(&discard->link, &region->discards);
 	spin_unlock(&region->queue_lock);
-	return -EFAULT;
+	wake_up_interruptible(&region->readers);
+	return false;
 }
 
 /* Put back a request that was taken off the queue and not delivered. */
@@ -565,41 +633,47 @@ static void umem_request_unread(struct umem_region *region, struct umem_request 
 		spin_unlock(&region->queue_lock);
 	}
 	spin_unlock(&bucket->lock);
+	wake_up_interruptible(&region->readers);
 }
 
-/* 1 if a request was read, 0 if there was none, -EFAULT. */
-static int umem_request_read(struct umem_region *region, struct iov_iter *to)
+static bool umem_request_deliver(struct umem_region *region, struct umem_request *req,
+				 struct iov_iter *to)
 {
-	struct umem_request *req;
-	struct umem_event event;
-	int ret = 1;
-
-	spin_lock(&region->queue_lock);
-	req = list_first_entry_or_null(&region->queue, struct umem_request, link);
-	if (req) {
-		list_del_init(&req->link);
-		refcount_inc(&req->refs);
-	}
-	spin_unlock(&region->queue_lock);
-	if (!req)
-		return 0;
-
-	event = (struct umem_event) {
+	struct umem_event event = {
 		.type = UMEM_EVENT_REQUEST,
 		.tid = pid_vnr(req->pid),
 		.offset = (u64)req->index << PAGE_SHIFT,
 		.length = UMEM_PAGE_SIZE,
 		.time_ns = req->time,
 	};
-	if (umem_event_to_user(&event, to)) {
+	bool delivered = umem_event_to_user(&event, to);
+
+	if (delivered) {
 		umem_count(region, UMEM_DELIVERED, 1);
 		trace_umem_deliver(region, req->index);
 	} else {
 		umem_request_unread(region, req);
-		ret = -EFAULT;
 	}
 	umem_request_put(req);
-	return ret;
+	return delivered;
+}
+
+/* 1 if something was read, 0 if there was nothing, -EFAULT. */
+static int umem_event_read(struct umem_region *region, struct iov_iter *to)
+{
+	struct umem_discard *discard;
+	struct umem_request *req;
+	bool delivered;
+
+	/* What comes meanwhile is for the next read. */
+	if (umem_queue_is_empty(region))
+		return 0;
+	umem_event_take(region, &discard, &req);
+	if (!discard && !req)
+		return 0;
+	delivered = discard ? umem_discard_deliver(region, discard, to) :
+			      umem_request_deliver(region, req, to);
+	return delivered ? 1 : -EFAULT;
 }
 
 /**
@@ -616,14 +690,13 @@ ssize_t umem_events_read(struct umem_region *region, struct iov_iter *to)
 	int ret;
 
 	while (iov_iter_count(to) >= sizeof(struct umem_event)) {
-		ret = umem_discard_read(region, to);
-		if (!ret)
-			ret = umem_request_read(region, to);
+		ret = umem_event_read(region, to);
 		if (ret < 0)
 			return done ?: ret;
 		if (!ret)
 			break;
 		done += sizeof(struct umem_event);
+		cond_resched();
 	}
 	return done;
 }

@@ -74,6 +74,7 @@ int umem_stats_create(struct umem_region *region)
 
 static void umem_thread_free(struct umem_thread *thread)
 {
+	umem_request_free(thread->spare);
 	put_pid(thread->pid);
 	kfree(thread);
 }
@@ -211,11 +212,9 @@ static struct umem_thread *umem_thread_add(struct umem_region *region,
 }
 
 /* The current thread's, which stays as long as the thread does; NULL if it is not listed. */
-static struct umem_thread *umem_thread_get(struct umem_region *region)
+static struct umem_thread *umem_thread_find(struct umem_thread_bucket *bucket)
 {
 	struct pid *pid = task_pid(current);
-	struct umem_thread_bucket *bucket =
-		&region->threads[hash_ptr(pid, UMEM_THREADS_BITS)];
 	struct umem_thread *thread;
 
 	spin_lock(&bucket->lock);
@@ -223,7 +222,7 @@ static struct umem_thread *umem_thread_get(struct umem_region *region)
 		if (thread->pid == pid)
 			break;
 	spin_unlock(&bucket->lock);
-	return thread ?: umem_thread_add(region, bucket);
+	return thread;
 }
 
 /**
@@ -262,33 +261,45 @@ int umem_threads_walk(struct umem_region *region, struct umem_thread_pos *pos,
 	return 0;
 }
 
+/* Of the current thread */
+static struct umem_thread_bucket *umem_thread_bucket(struct umem_region *region)
+{
+	return &region->threads[hash_ptr(task_pid(current), UMEM_THREADS_BITS)];
+}
+
+/**
+ * umem_wait_prepare - the current thread has found a page missing
+ * @region: the region
+ * @wait: whose @index is the page; the rest is set
+ *
+ * Does not sleep.
+ */
+void umem_wait_prepare(struct umem_region *region, struct umem_wait *wait)
+{
+	wait->since = ktime_get_ns();
+	wait->thread = umem_thread_find(umem_thread_bucket(region));
+}
+
 /**
  * umem_wait_begin - the current thread is going to wait
  * @region: the region
- * @index: the page it waits for
- *
- * Return: for umem_wait_end().
+ * @wait: from umem_wait_prepare()
  */
-struct umem_wait umem_wait_begin(struct umem_region *region, pgoff_t index)
+void umem_wait_begin(struct umem_region *region, struct umem_wait *wait)
 {
-	struct umem_wait wait = {
-		.index = index,
-		.since = ktime_get_ns(),
-		.thread = umem_thread_get(region),
-	};
-
+	if (!wait->thread)
+		wait->thread = umem_thread_add(region, umem_thread_bucket(region));
 	/* Nobody else writes these; others may see them from different moments. */
-	if (wait.thread) {
-		WRITE_ONCE(wait.thread->index, index);
-		WRITE_ONCE(wait.thread->since, wait.since);
+	if (wait->thread) {
+		WRITE_ONCE(wait->thread->index, wait->index);
+		WRITE_ONCE(wait->thread->since, wait->since);
 	}
-	return wait;
 }
 
 /**
  * umem_wait_end - the current thread waits no longer
  * @region: the region
- * @wait: what umem_wait_begin() returned
+ * @wait: from umem_wait_begin()
  * @answered: it was the page that ended it
  */
 void umem_wait_end(struct umem_region *region, const struct umem_wait *wait, bool answered)

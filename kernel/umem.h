@@ -4,6 +4,7 @@
 
 #include <linux/atomic.h>
 #include <linux/bitops.h>
+#include <linux/cache.h>
 #include <linux/list.h>
 #include <linux/minmax.h>
 #include <linux/mm_types.h>
@@ -23,9 +24,10 @@ struct iov_iter;
 struct mem_cgroup;
 struct pid;
 struct umem_pager;
+struct umem_request;
 struct umem_thread_bucket;
 
-#define UMEM_HASH_BITS	6
+#define UMEM_HASH_BITS	8
 
 /* The largest folio of shmem, 2 MiB; a fault may map all of a folio. */
 #define UMEM_BLOCK_PAGES	(1UL << (PMD_SHIFT - PAGE_SHIFT))
@@ -83,9 +85,8 @@ struct umem_bucket {
  * @nr_fill_views: mappings of the pager fd
  * @fill_lock: held for reading while one page is filled, for writing while the
  *	state of a range changes
- * @nr_requests: requests in @buckets
- * @nr_waiters: threads asleep
  * @buckets: requests of missing pages
+ * @nr_waiters: threads asleep
  * @queue_lock: protects @queue and @discards
  * @queue: requests to be delivered, in the order they came
  * @discards: discards to be delivered
@@ -138,9 +139,9 @@ struct umem_region {
 	atomic_t nr_fill_views;
 	struct rw_semaphore fill_lock;
 
-	atomic_t nr_requests;
-	atomic_t nr_waiters;
 	struct umem_bucket *buckets;
+	/* Here and not further up is what each wait writes to. */
+	atomic_t nr_waiters ____cacheline_aligned_in_smp;
 	spinlock_t queue_lock;
 	struct list_head queue;
 	struct list_head discards;
@@ -268,6 +269,7 @@ void umem_request_exit(void);
 int umem_requests_create(struct umem_region *region);
 void umem_requests_destroy(struct umem_region *region);
 vm_fault_t umem_request_page(struct vm_fault *vmf, struct umem_region *region);
+void umem_request_free(struct umem_request *req);
 void umem_requests_answer(struct umem_region *region, pgoff_t index);
 void umem_requests_renew(struct umem_region *region);
 void umem_requests_wake_all(struct umem_region *region);
@@ -292,6 +294,7 @@ ssize_t umem_events_read(struct umem_region *region, struct iov_iter *to);
  * @longest_ns: the longest of those
  * @since: when the one that goes on began, 0 if none does
  * @index: the page it waits for
+ * @spare: memory for its next request, or NULL; the thread's own
  */
 struct umem_thread {
 	struct hlist_node node;
@@ -301,6 +304,7 @@ struct umem_thread {
 	u64 longest_ns;
 	u64 since;
 	pgoff_t index;
+	struct umem_request *spare;
 };
 
 /* Where umem_threads_walk() goes on */
@@ -309,7 +313,7 @@ struct umem_thread_pos {
 	unsigned int skip;
 };
 
-/* A wait that goes on */
+/* A wait: @since when the current thread, @thread if it is listed, waits for @index */
 struct umem_wait {
 	pgoff_t index;
 	u64 since;
@@ -322,7 +326,8 @@ void umem_stats_sum(const struct umem_region *region, struct umem_stats *sum);
 unsigned int umem_threads_changes(void);
 int umem_threads_walk(struct umem_region *region, struct umem_thread_pos *pos,
 		      int (*show)(const struct umem_thread *thread, void *arg), void *arg);
-struct umem_wait umem_wait_begin(struct umem_region *region, pgoff_t index);
+void umem_wait_prepare(struct umem_region *region, struct umem_wait *wait);
+void umem_wait_begin(struct umem_region *region, struct umem_wait *wait);
 void umem_wait_end(struct umem_region *region, const struct umem_wait *wait, bool answered);
 
 /* netlink.c */
