@@ -28,6 +28,7 @@ union umem_arg {
 struct umem_call {
 	struct file *target;
 	void *object;
+	void __user *uarg;
 	union umem_arg arg;
 	struct file *file;
 	s32 *out_fd;
@@ -126,11 +127,31 @@ static long umem_ioctl_poison(struct umem_call *call)
 	return umem_range_call(call, umem_pager_poison);
 }
 
+/* Can it be said how many events were given? Else they were lost to the caller. */
+static long umem_copy_check_events(struct umem_call *call)
+{
+	struct umem_copy __user *user = call->uarg;
+	struct umem_copy *copy = &call->arg.copy;
+
+	if (!copy->events)
+		return copy->nr_events ? -EINVAL : 0;
+	if (!copy->nr_events)
+		return -EINVAL;
+	if (copy->size < offsetofend(struct umem_copy, out_events))
+		return -EINVAL;
+	return put_user(0, &user->out_events);
+}
+
 static long umem_ioctl_copy(struct umem_call *call)
 {
-	call->arg.copy.out_pages = 0;
-	call->arg.copy.out_skipped = 0;
-	return umem_pager_copy(call->object, &call->arg.copy);
+	struct umem_copy *copy = &call->arg.copy;
+	long err;
+
+	copy->out_pages = 0;
+	copy->out_skipped = 0;
+	copy->out_events = 0;
+	err = umem_copy_check_events(call);
+	return err ?: umem_pager_copy(call->object, copy);
 }
 
 static long umem_ioctl_get_bitmap(struct umem_call *call)
@@ -211,7 +232,7 @@ static long umem_call_reply(struct umem_call *call, const struct umem_ioctl *op,
 static long umem_ioctl(struct file *target, void *object, const struct umem_ioctl *op,
 		       void __user *uarg)
 {
-	struct umem_call call = { .target = target, .object = object };
+	struct umem_call call = { .target = target, .object = object, .uarg = uarg };
 	u32 size;
 	long ret, err;
 

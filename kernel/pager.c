@@ -455,6 +455,23 @@ static long umem_copy_entries(struct umem_region *region, const struct umem_copy
 	return ret;
 }
 
+static long umem_copy_events(struct umem_region *region, struct umem_copy *copy)
+{
+	size_t length = array_size(copy->nr_events, sizeof(struct umem_event));
+	void __user *events = u64_to_user_ptr(copy->events);
+	struct iov_iter to;
+	ssize_t done;
+
+	if (!access_ok(events, length))
+		return -EFAULT;
+	iov_iter_ubuf(&to, ITER_DEST, events, length);
+	done = umem_events_read(region, &to);
+	if (done < 0)
+		return done;
+	copy->out_events = done / sizeof(struct umem_event);
+	return 0;
+}
+
 /**
  * umem_pager_copy - fill missing pages, and make them present unless told not to
  * @pager: the region's
@@ -464,17 +481,25 @@ static long umem_copy_entries(struct umem_region *region, const struct umem_copy
  */
 long umem_pager_copy(struct umem_pager *pager, struct umem_copy *copy)
 {
-	struct umem_copy_entry *entries;
+	struct umem_copy_entry few[4], *entries = few;
 	long ret;
 
 	if (copy->__reserved || !copy->nr_entries || copy->nr_entries > UMEM_COPY_MAX)
 		return -EINVAL;
-	entries = memdup_user(u64_to_user_ptr(copy->entries),
-			      array_size(copy->nr_entries, sizeof(*entries)));
-	if (IS_ERR(entries))
-		return PTR_ERR(entries);
+	if (copy->nr_entries > ARRAY_SIZE(few)) {
+		entries = memdup_user(u64_to_user_ptr(copy->entries),
+				      array_size(copy->nr_entries, sizeof(*entries)));
+		if (IS_ERR(entries))
+			return PTR_ERR(entries);
+	} else if (copy_from_user(few, u64_to_user_ptr(copy->entries),
+				  copy->nr_entries * sizeof(*few))) {
+		return -EFAULT;
+	}
 	ret = umem_copy_entries(pager->region, entries, copy);
-	kfree(entries);
+	if (entries != few)
+		kfree(entries);
+	if (!ret && copy->events)
+		ret = umem_copy_events(pager->region, copy);
 	return ret;
 }
 

@@ -26,7 +26,8 @@
  * ENOTTY      this ioctl does not belong to this kind of file descriptor
  * EFAULT      an address given by the caller cannot be read or written
  * EINVAL      size too short, reserved field not zero, range unaligned,
- *             empty or not inside the region, name not terminated
+ *             empty or not inside the region, name not terminated, no entry
+ *             or too many, room for events without an address or the reverse
  * E2BIG       the structure is longer than known and its rest is not zero, or it
  *             is longer than a page
  * EOPNOTSUPP  unknown flag or value of an enumeration
@@ -284,11 +285,20 @@ struct umem_copy_entry {
  * @out_pages: pages filled, and made present unless @flags has
  *	UMEM_FILL_UNPUBLISHED
  * @out_skipped: pages left alone because they were present or poisoned
+ * @events: address of an array of struct umem_event, or 0
+ * @nr_events: how many fit there, at least 1; 0 if @events is
+ * @out_events: how many were put there
  *
  * Fills missing pages from the caller's memory, makes them present and wakes
  * who waits, in the order of the entries, a page or a few of one folio at a time. All ranges are
  * checked before the first page is touched. When a later step fails the first
  * @out_pages + @out_skipped pages are done and the rest is untouched.
+ *
+ * With @events, and if all of the pages are done, it then gives what a read() would
+ * give that does not wait: the events that are pending, as many as fit. @out_events is 0
+ * if there are none. An EFAULT about @events comes after the pages are done, as @out_pages
+ * and @out_skipped tell, and loses nothing: what could not be written is delivered
+ * again. The structure may end before @events, as it did when it was first published.
  */
 struct umem_copy {
 	__u32 size;
@@ -298,6 +308,9 @@ struct umem_copy {
 	__u32 __reserved;
 	__aligned_u64 out_pages;
 	__aligned_u64 out_skipped;
+	__aligned_u64 events;
+	__u32 nr_events;
+	__u32 out_events;
 };
 
 /**

@@ -66,6 +66,16 @@ MUTANTS = [
            "			;", "requests"),
     Mutant("3-efault-loses-requests", "request.c",
            "		umem_request_unread(region, req);\n", "", "requests"),
+    Mutant("3-copy-loses-requests-it-cannot-count", "ioctl.c",
+           "	return put_user(0, &user->out_events);", "	return 0 && user;", "requests"),
+    Mutant("3-failed-copy-takes-requests", "pager.c",
+           "	if (!ret && copy->events)\n", "	if (copy->events)\n", "requests"),
+    Mutant("3-answered-is-delivered", "request.c",
+           "		umem_request_unqueue(region, req);\n", "", "requests"),
+    Mutant("3-nobody-is-woken-to-read", "request.c",
+           "	first = umem_queue_is_empty(region);\n	list_add_tail(&req->link, &region->queue);\n",
+           "	list_add_tail(&req->link, &region->queue);\n	first = umem_queue_is_empty(region);\n",
+           "requests"),
     Mutant("4-not-killable", "request.c", "	return TASK_KILLABLE;",
            "	return TASK_UNINTERRUPTIBLE;", "requests"),
     Mutant("4-no-signal-handled", "request.c", "		return TASK_INTERRUPTIBLE;",
@@ -73,9 +83,10 @@ MUTANTS = [
     Mutant("4-spins-on-a-signal", "request.c", "	return TASK_KILLABLE;",
            "	return TASK_INTERRUPTIBLE;", "requests"),
     Mutant("4-holds-the-mmap-lock", "request.c",
-           "	release_fault_lock(vmf);\n"
-           "	umem_request_wait(region, req, mm, umem_wait_state(vmf->flags));\n",
-           "	umem_request_wait(region, req, mm, umem_wait_state(vmf->flags));\n"
+           "	release_fault_lock(vmf);\n	umem_wait_begin(region, &wait);\n"
+           "	answered = umem_request_wait(region, req, mm, umem_wait_state(vmf->flags));\n",
+           "	umem_wait_begin(region, &wait);\n"
+           "	answered = umem_request_wait(region, req, mm, umem_wait_state(vmf->flags));\n"
            "	release_fault_lock(vmf);\n", "requests"),
     Mutant("5-death-wakes-with-zeroes", "pager.c",
            "	umem_requests_renew(region);\n",
@@ -228,7 +239,7 @@ MUTANTS = [
            "	ended = !pid_task(thread->pid, PIDTYPE_PID);", "	ended = false;", "netlink"),
     Mutant("stat-lists-without-end", "stat.c",
            ">= READ_ONCE(max_threads))", ">= INT_MAX)", "netlink"),
-    Mutant("trace-has-no-waker", "request.c", "		trace_umem_wake(region, index);\n", "",
+    Mutant("trace-has-no-waker", "request.c", "	trace_umem_wake(region, index);\n", "",
            "tracepoints"),
     Mutant("errno-unknown-flag", "ioctl.c",
            "	if (call.arg.head.flags & ~op->flags)\n		return -EOPNOTSUPP;\n", "", "bad_input"),

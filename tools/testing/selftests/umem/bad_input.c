@@ -123,15 +123,41 @@ static void expect(const struct ioctl_test *test, const char *what, int want)
 #define for_each_ioctl(test) \
 	for (const struct ioctl_test *test = ioctls; test < ioctls + NR_IOCTLS; test++)
 
+/* As first published: one of them has grown. */
+static uint32_t first_size(const struct ioctl_test *test)
+{
+	return test->cmd == UMEM_COPY ? offsetof(struct umem_copy, events) : test->size;
+}
+
 static void size_too_short(void)
 {
 	setup();
 	for_each_ioctl(test) {
-		for (uint32_t size = 0; size < test->size; size++) {
+		for (uint32_t size = 0; size < first_size(test); size++) {
 			good(test);
 			arg.size = size;
 			expect(test, "a short size", EINVAL);
 		}
+	}
+}
+
+/* A program that knows the structure as it was is served as it was. */
+static void size_as_first_published_works(void)
+{
+	setup();
+	for_each_ioctl(test) {
+		uint32_t size = first_size(test);
+
+		if (size == test->size)
+			continue;
+		good(test);
+		memset(arg.bytes + size, 0xff, sizeof(arg) - size);
+		arg.size = size;
+		CHECK(!ioctl(fds[test->target], test->cmd, &arg), "%s: %s", test->name,
+		      strerror(errno));
+		CHECK_EQ(arg.size, size);
+		for (uint32_t i = size; i < sizeof(arg); i++)
+			CHECK_EQ(arg.bytes[i], 0xff);
 	}
 }
 
@@ -269,6 +295,27 @@ static void one_bad_entry_of_a_copy_stops_all(void)
 	expect(&test, "too many entries", EINVAL);
 }
 
+static void room_for_events(void)
+{
+	const struct ioctl_test test = { "UMEM_COPY", UMEM_COPY, sizeof(arg.copy), PAGER };
+	struct umem_event event;
+
+	setup();
+	good(&test);
+	arg.copy.events = (uintptr_t)&event;
+	expect(&test, "no room for events", EINVAL);
+	good(&test);
+	arg.copy.nr_events = 1;
+	expect(&test, "room for events nowhere", EINVAL);
+	for (uint32_t size = offsetof(struct umem_copy, events) + 1; size < test.size; size++) {
+		good(&test);
+		arg.copy.events = 0x0101010101010101;	/* some of it */
+		arg.copy.nr_events = 1;
+		arg.size = size;
+		expect(&test, "no place to say how many events", EINVAL);
+	}
+}
+
 static void addresses(void)
 {
 	void *const bad = (void *)16;
@@ -386,12 +433,14 @@ static void read_only_region_attaches_no_pager(void)
 
 static const struct test tests[] = {
 	TEST(size_too_short),
+	TEST(size_as_first_published_works),
 	TEST(longer_size_with_something_in_it),
 	TEST(longer_size_with_zeroes_works),
 	TEST(unknown_flags),
 	TEST(reserved_fields),
 	TEST(ranges),
 	TEST(one_bad_entry_of_a_copy_stops_all),
+	TEST(room_for_events),
 	TEST(addresses),
 	TEST(read_only_argument),
 	TEST(wrong_descriptor),

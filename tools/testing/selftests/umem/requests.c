@@ -150,6 +150,148 @@ static void answered_request_is_not_delivered(void)
 	CHECK(!has_event(pager_fd), "delivered after the answer");
 }
 
+/* UMEM_COPY of page @n, with room for events; the call's result. */
+static int copy_and_read(struct umem_copy *copy, int n, void *events, uint32_t nr_events)
+{
+	static char page[PAGE];
+	static struct umem_copy_entry entry;
+
+	entry = (struct umem_copy_entry){ n * PAGE, (uintptr_t)page, PAGE };
+	*copy = (struct umem_copy){ .size = sizeof(*copy), .entries = (uintptr_t)&entry,
+				    .nr_entries = 1, .events = (uintptr_t)events,
+				    .nr_events = nr_events, .out_events = 77 };
+	return ioctl(pager_fd, UMEM_COPY, copy);
+}
+
+static void wait_for_pages(struct toucher *t, int nr)
+{
+	for (int i = 0; i < nr; i++) {
+		start(&t[i], touch_read, guest + i * PAGE);
+		expect_waiters(region_fd, i + 1);
+	}
+}
+
+static void finish_all(struct toucher *t, int nr)
+{
+	for (int i = 0; i < nr; i++) {
+		copy_byte(pager_fd, i * PAGE, 0);
+		finish(&t[i]);
+	}
+}
+
+static void copy_returns_what_is_pending(void)
+{
+	struct umem_event events[4];
+	struct umem_copy copy;
+	struct toucher t[4];
+
+	setup();
+	wait_for_pages(t, 4);
+	/* Not the page that it brings, nor more than fit */
+	CHECK(!copy_and_read(&copy, 0, events, 2), "UMEM_COPY: %s", strerror(errno));
+	CHECK_EQ(copy.out_pages, 1);
+	CHECK_EQ(copy.out_events, 2);
+	for (int i = 0; i < 2; i++) {
+		CHECK_EQ(events[i].type, UMEM_EVENT_REQUEST);
+		CHECK_EQ(events[i].offset, (i + 1) * PAGE);
+		CHECK_EQ(events[i].length, PAGE);
+	}
+	CHECK(!fallocate(region_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 8 * PAGE, PAGE),
+	      "punch: %s", strerror(errno));
+	CHECK(!copy_and_read(&copy, 1, events, 4), "UMEM_COPY: %s", strerror(errno));
+	CHECK_EQ(copy.out_events, 2);
+	CHECK_EQ(events[0].type, UMEM_EVENT_DISCARD);
+	CHECK_EQ(events[0].offset, 8 * PAGE);
+	CHECK_EQ(events[1].offset, 3 * PAGE);
+	/* It does not wait, though read() would. */
+	CHECK(!copy_and_read(&copy, 2, events, 4), "UMEM_COPY: %s", strerror(errno));
+	CHECK_EQ(copy.out_events, 0);
+	/* A page that was there is no error, either. */
+	CHECK(!copy_and_read(&copy, 2, events, 4), "UMEM_COPY: %s", strerror(errno));
+	CHECK_EQ(copy.out_skipped, 1);
+	finish_all(t, 4);
+}
+
+static void efault_on_events_of_copy_loses_nothing(void)
+{
+	char *mem = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			 0);
+	struct umem_event *edge = (struct umem_event *)(mem + PAGE - sizeof(*edge) * 3 / 2);
+	void *const nowhere[] = { (void *)8, (void *)-PAGE, mem + PAGE };
+	struct umem_copy copy, *read_only;
+	struct toucher t[6];
+
+	setup();
+	munmap(mem + PAGE, PAGE);
+	wait_for_pages(t, 6);
+	for (int i = 0; i < 3; i++) {
+		CHECK_ERRNO(copy_and_read(&copy, i, nowhere[i], 4), EFAULT);
+		CHECK_EQ(copy.out_pages, 1);
+		CHECK_EQ(copy.out_events, 0);
+		CHECK(has_event(pager_fd), "the requests are gone");
+	}
+	CHECK(!copy_and_read(&copy, 0, edge, 4), "UMEM_COPY: %s", strerror(errno));
+	CHECK_EQ(copy.out_events, 1);
+	CHECK_EQ(edge->offset, 3 * PAGE);
+
+	/* Who cannot be told how many there are gets none, and no page. */
+	CHECK(!copy_and_read(&copy, 0, NULL, 0), "UMEM_COPY: %s", strerror(errno));
+	copy.events = (uintptr_t)mem;
+	copy.nr_events = 4;
+	((struct umem_copy_entry *)(uintptr_t)copy.entries)->offset = 4 * PAGE;
+	read_only = (struct umem_copy *)mem;
+	*read_only = copy;
+	mprotect(mem, PAGE, PROT_READ);
+	CHECK_ERRNO(ioctl(pager_fd, UMEM_COPY, read_only), EFAULT);
+	CHECK_EQ(info(region_fd).copied, 3);
+	expect_request(pager_fd, 4 * PAGE);
+	expect_request(pager_fd, 5 * PAGE);
+	finish_all(t, 6);
+}
+
+static void failed_copy_gives_no_events(void)
+{
+	struct umem_event event = { .type = 77 };
+	struct umem_copy_entry entry = { 0, 16, PAGE };
+	struct umem_copy copy = { .size = sizeof(copy), .entries = (uintptr_t)&entry,
+				  .nr_entries = 1, .events = (uintptr_t)&event, .nr_events = 1 };
+	struct toucher t;
+
+	setup();
+	wait_for_pages(&t, 1);
+	CHECK_ERRNO(ioctl(pager_fd, UMEM_COPY, &copy), EFAULT);
+	CHECK_EQ(copy.out_events, 0);
+	CHECK_EQ(event.type, 77);
+	expect_request(pager_fd, 0);
+	finish_all(&t, 1);
+}
+
+static void read_one(struct toucher *t)
+{
+	t->ret = next_event(pager_fd).offset;
+}
+
+/* Only the first request of several wakes: who sleeps must still get all of them. */
+static void each_of_two_readers_gets_a_request(void)
+{
+	struct toucher readers[2], t[2];
+
+	setup();
+	for (int round = 0; round < 50; round++) {
+		for (int i = 0; i < 2; i++)
+			start(&readers[i], read_one, guest);
+		if (round % 2)
+			msleep(5);
+		for (int i = 0; i < 2; i++)
+			start(&t[i], touch_read, guest + i * PAGE);
+		for (int i = 0; i < 2; i++)
+			finish(&readers[i]);
+		CHECK_EQ(readers[0].ret + readers[1].ret, PAGE);
+		finish_all(t, 2);
+		CHECK_EQ(mark_missing(pager_fd, 0, 2 * PAGE), 2);
+	}
+}
+
 static void new_pager_hears_everything_again(void)
 {
 	struct umem_event events[8];
@@ -449,6 +591,10 @@ static const struct test tests[] = {
 	TEST(blocking_read_wakes),
 	TEST(efault_on_read_loses_nothing),
 	TEST(answered_request_is_not_delivered),
+	TEST(copy_returns_what_is_pending),
+	TEST(efault_on_events_of_copy_loses_nothing),
+	TEST(failed_copy_gives_no_events),
+	TEST(each_of_two_readers_gets_a_request),
 	TEST(new_pager_hears_everything_again),
 	TEST(touch_without_pager_waits_for_one),
 	TEST(pager_death_keeps_pages),
