@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -150,6 +151,19 @@ void keyval_set(struct keyval *keyval, const char *key, const char *value)
 		}
 	}
 	add_pair(keyval, text_copy(key), text_copy(value), false);
+}
+
+void keyval_set_number(struct keyval *keyval, const char *key, uint64_t value)
+{
+	char text[32];
+
+	if (keyval->json) {
+		json_object_set_new(keyval->json, key,
+				    memory_or_exit(json_integer((json_int_t)value)));
+		return;
+	}
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+	keyval_set(keyval, key, text);
 }
 
 void keyval_set_bool(struct keyval *keyval, const char *key, bool value)

@@ -47,6 +47,7 @@ void keyval_destroy(struct keyval *keyval);
  */
 const char *keyval_get(struct keyval *keyval, const char *key);
 void keyval_set(struct keyval *keyval, const char *key, const char *value);
+void keyval_set_number(struct keyval *keyval, const char *key, uint64_t value);
 void keyval_set_bool(struct keyval *keyval, const char *key, bool value);
 void keyval_remove(struct keyval *keyval, const char *key);
 

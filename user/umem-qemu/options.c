@@ -14,6 +14,7 @@
 #include "umem-qemu/keyval.h"
 
 #define MIB		(1ULL << 20)
+#define HUGE_PAGE	(2 * MIB)
 #define DEFAULT_MEMORY	(128 * MIB)
 #define SOCKET_PATH_MAX	107
 #define QEMU_RAM_ALIGN	8192ULL	/* QEMU rounds -m up to this */
@@ -121,7 +122,7 @@ static int add_region(struct parser *p, const char *name, uint64_t length, struc
 
 	/* QEMU maps a file at any page: 2 MiB of a huge folio are mapped as one only like this. */
 	if (!keyval_get(backend, "align"))
-		keyval_set(backend, "align", "2M");
+		keyval_set_number(backend, "align", HUGE_PAGE);
 	pass(p, "-object");
 	*add_argument(p) = (struct option_argument){
 		.backend = *backend,

@@ -86,7 +86,8 @@ static void test_set_and_remove_change_only_what_they_name(void **state)
 	keyval_remove(&keyval, "seal");
 	keyval_set_bool(&keyval, "share", true);
 	keyval_set(&keyval, "mem-path", "/a,b");
-	assert_formats(&keyval, "memory-backend-file,id=m0,size=1G,share=on,mem-path=/a,,b");
+	keyval_set_number(&keyval, "align", 2097152);
+	assert_formats(&keyval, "memory-backend-file,id=m0,size=1G,share=on,mem-path=/a,,b,align=2097152");
 	keyval_destroy(&keyval);
 }
 
@@ -100,7 +101,8 @@ static void test_json_form_keeps_its_types(void **state)
 	assert_string_equal(keyval_get(&keyval, "share"), "off");
 	keyval_set_bool(&keyval, "share", true);
 	keyval_set(&keyval, "mem-path", "/p");
-	assert_formats(&keyval, "{\"qom-type\":\"x\",\"size\":1024,\"share\":true,\"mem-path\":\"/p\"}");
+	keyval_set_number(&keyval, "align", 4096);
+	assert_formats(&keyval, "{\"qom-type\":\"x\",\"size\":1024,\"share\":true,\"mem-path\":\"/p\",\"align\":4096}");
 	keyval_destroy(&keyval);
 }
 

@@ -103,7 +103,7 @@ static void assert_refused(const char *line, const char *got, const char *wanted
 }
 
 #define MAIN_OBJECT(size) \
-	"-object memory-backend-file,id=pc.ram,size=" size ",share=on,align=2M,mem-path=/proc/self/fd/20 " \
+	"-object memory-backend-file,id=pc.ram,size=" size ",share=on,align=2097152,mem-path=/proc/self/fd/20 " \
 	"-machine memory-backend=pc.ram"
 
 static void test_main_memory_becomes_a_region_of_every_form_of_m(void **state)
@@ -175,18 +175,18 @@ static void test_backends_become_regions_and_keep_their_properties(void **state)
 {
 	(void)state;
 	assert_qemu_gets("-machine q35,memory-backend=m0 -object memory-backend-ram,id=m0,size=64M,prealloc=on,policy=bind,host-nodes=0",
-			 "-machine q35,memory-backend=m0 -object memory-backend-file,id=m0,size=64M,prealloc=on,policy=bind,host-nodes=0,share=on,align=2M,mem-path=/proc/self/fd/20");
+			 "-machine q35,memory-backend=m0 -object memory-backend-file,id=m0,size=64M,prealloc=on,policy=bind,host-nodes=0,share=on,align=2097152,mem-path=/proc/self/fd/20");
 	assert_qemu_gets("-M memory-backend=m0 -object qom-type=memory-backend-memfd,id=m0,size=64M,hugetlb=off,seal=off,share=on",
-			 "-M memory-backend=m0 -object qom-type=memory-backend-file,id=m0,size=64M,share=on,align=2M,mem-path=/proc/self/fd/20");
+			 "-M memory-backend=m0 -object qom-type=memory-backend-file,id=m0,size=64M,share=on,align=2097152,mem-path=/proc/self/fd/20");
 	assert_qemu_gets("-M memory-backend=m0 -object memory-backend-file,id=m0,size=64M,mem-path=/dev/umem,share=on",
-			 "-M memory-backend=m0 -object memory-backend-file,id=m0,size=64M,share=on,align=2M,mem-path=/proc/self/fd/20");
+			 "-M memory-backend=m0 -object memory-backend-file,id=m0,size=64M,share=on,align=2097152,mem-path=/proc/self/fd/20");
 }
 
 static void test_json_backend_stays_json(void **state)
 {
 	(void)state;
 	assert_qemu_gets("-M memory-backend=m0 -object {\"qom-type\":\"memory-backend-ram\",\"id\":\"m0\",\"size\":67108864,\"merge\":false}",
-			 "-M memory-backend=m0 -object {\"qom-type\":\"memory-backend-file\",\"id\":\"m0\",\"size\":67108864,\"merge\":false,\"share\":true,\"mem-path\":\"/proc/self/fd/20\"}");
+			 "-M memory-backend=m0 -object {\"qom-type\":\"memory-backend-file\",\"id\":\"m0\",\"size\":67108864,\"merge\":false,\"share\":true,\"align\":2097152,\"mem-path\":\"/proc/self/fd/20\"}");
 }
 
 static void test_each_backend_is_a_region_of_its_own_beside_main_memory(void **state)
