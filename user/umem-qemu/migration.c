@@ -1174,6 +1174,8 @@ void migration_adopted(struct migration *m)
 		fail(m, "%s", ended_before);
 	if (!m->moved)
 		return;
+	if (m->role == MIGRATION_DESTINATION && m->phase == PHASE_END && !m->pages_gone)
+		m->ops->collapse(m->context);	/* the other's end was that of this, too */
 	restore_settings(m);
 	ask(m, ASK_ADOPTED, "query-status", NULL);
 	if (m->role == MIGRATION_DESTINATION)
@@ -1361,6 +1363,8 @@ static void all_present(struct migration *m)
 	m->reason = NULL;
 	finish(m, PHASE_END, "completed");
 	note(m, "END", "role=%s", role_name(m));
+	if (m->role == MIGRATION_DESTINATION)
+		m->ops->collapse(m->context);
 	m->ops->done(m->context);
 }
 
@@ -1424,6 +1428,8 @@ static void gone(struct migration *m, json_t *event)
 	m->reason = text_format("the source was given up: %llu pages of the guest's memory are gone",
 				(unsigned long long)m->pages_gone);
 	finish(m, PHASE_END, m->pages_gone ? "failed" : "completed");
+	if (!m->pages_gone)
+		m->ops->collapse(m->context);
 	say(m, "migrate: %s, the rest of it goes on", m->reason);
 	m->ops->done(m->context);
 }

@@ -118,6 +118,8 @@ struct migration_ops {
 	void (*done)(void *context);
 	/* a line for the log, @name and what belongs to it */
 	void (*log)(void *context, const char *name, const char *details);
+	/* all of the guest's memory is here: it may be mapped by huge pages */
+	void (*collapse)(void *context);
 	/* the guest does not come: QEMU shall quit, the exit status is 1 */
 	void (*give_up)(void *context, const char *reason);
 	uint64_t (*now_us)(void *context);

@@ -22,6 +22,7 @@
 #include "common/util.h"
 #include "umem-qemu/adopt.h"
 #include "umem-qemu/child.h"
+#include "umem-qemu/collapse.h"
 #include "umem-qemu/control.h"
 #include "umem-qemu/hmp.h"
 #include "umem-qemu/info.h"
@@ -82,6 +83,8 @@ struct supervisor {
 	struct loop_timer quit_timer;
 	int quit_signal;
 	bool gave_up;
+
+	pid_t collapse;			/* 0: it is not at work */
 
 	struct umemd *umemds[UMEMDS_MAX];	/* dismissed ones end in their own time */
 	struct umemd *umemd;			/* the machine's */
@@ -384,6 +387,12 @@ static struct umemd **umemd_slot(struct supervisor *s)
 	return NULL;
 }
 
+static void end_collapse(struct supervisor *s)
+{
+	if (s->collapse)
+		kill(s->collapse, SIGKILL);
+}
+
 static void close_stream(struct supervisor *s)
 {
 	if (s->stream_fd >= 0)
@@ -436,6 +445,8 @@ static char *start_umemd(void *context, enum migration_role role, const char *ur
 			return error;
 		setup.uri = s->listener.fd >= 0 ? s->listening : uri;
 	}
+	if (role == MIGRATION_SOURCE)
+		end_collapse(s);	/* the guest goes on to elsewhere */
 	setup.listener = s->listener.fd;
 	close_stream(s);
 	*slot = umemd_start(&setup, &umemd_ops, s, &s->stream_fd, &error);
@@ -578,6 +589,19 @@ static void machine_log(void *context, const char *name, const char *details)
 		tell_watchers(context, "state");
 }
 
+/* Where it cannot be, the kernel is left to do it in its own time. */
+static void collapse(void *context)
+{
+	struct supervisor *s = context;
+	pid_t pid;
+
+	if (!s->qemu || s->collapse)
+		return;
+	pid = collapse_start(s->qemu, s->host->region_fds, s->host->nr_regions);
+	if (pid > 0)
+		s->collapse = pid;
+}
+
 static void give_up(void *context, const char *reason)
 {
 	struct supervisor *s = context;
@@ -615,6 +639,7 @@ static const struct migration_ops migration_ops = {
 	.say = say,
 	.done = done,
 	.log = machine_log,
+	.collapse = collapse,
 	.give_up = give_up,
 	.now_us = wall_clock_us,
 	.save = save_record,
@@ -1091,6 +1116,13 @@ static void adopted_qemu_ended(void *context, short revents)
 	qemu_ended(s, "ended", 0);	/* only its parent could know how */
 }
 
+static void collapse_ended(struct supervisor *s, int status)
+{
+	s->collapse = 0;
+	if (!child_exit_status(status))
+		log_event(s, 0, "COLLAPSED", NULL);
+}
+
 static void reap(struct supervisor *s)
 {
 	int status;
@@ -1099,6 +1131,10 @@ static void reap(struct supervisor *s)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (pid == s->qemu) {
 			child_qemu_ended(s, status);
+			continue;
+		}
+		if (pid == s->collapse) {
+			collapse_ended(s, status);
 			continue;
 		}
 		for (size_t i = 0; i < UMEMDS_MAX; i++) {
@@ -1351,6 +1387,7 @@ int supervisor_run(const struct options *options, const struct host *host,
 	while (!s.leave && (s.qemu || umemds_left(&s) || migration_serving(&s.migration)))
 		loop_once();
 
+	end_collapse(&s);
 	while (s.lines)
 		write_line(&s);
 	control_close(s.control);

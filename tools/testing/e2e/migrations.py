@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Migrations of real guests between two hosts."""
 
+import json
 import re
 import time
 
@@ -278,8 +279,50 @@ def guest_survives_a_helper_that_is_stopped(pair):
     check_guest(destination)
 
 
+def huge_pages_of(guest):
+    """How QEMU maps its regions: KiB in all, and KiB by huge pages."""
+    text = guest.host.run(f"cat /proc/$(pgrep -f {guest.qemu})/smaps", check=True).out
+    sizes = {"Size": 0, "ShmemPmdMapped": 0}
+    region = False
+    for line in text.splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            region = "/umem:" in line
+        elif region and line.split(":")[0] in sizes:
+            sizes[line.split(":")[0]] += int(line.split()[1])
+    return sizes["Size"], sizes["ShmemPmdMapped"]
+
+
+def memory_that_has_arrived_is_mapped_by_huge_pages(pair):
+    """It came page by page, and blocks were mapped page by page: in the end they are not."""
+    a, b = pair
+    destination = vm.Guest(b, "destination", incoming=INCOMING, **vm.WHOLE).start()
+    source = vm.Guest(a, "source", **vm.WHOLE).boot()
+    source.wait_ops(1000)
+    vm.migrate(source, destination)
+    vm.wait_end(source, destination)
+    arrived = time.monotonic()
+    size, at_end = huge_pages_of(destination)
+    destination.wait_event("COLLAPSED", 120)
+    took = time.monotonic() - arrived
+    mapped = huge_pages_of(destination)[1]
+    check_guest(destination)
+    known_to_kvm = int(b.run("cat /sys/kernel/debug/kvm/pages_2m", check=True).out) * 2048
+
+    stats = json.loads(b.run(f"{vm.BIN / 'umemctl'} stat --json", check=True).out)
+    folios, fallbacks = (sum(region["counters"][counter] for region in stats)
+                         for counter in ("huge_folios", "huge_fallbacks"))
+    print(f"# of {size} KiB {at_end} were mapped by huge pages when all had arrived, {mapped}"
+          f" {took:.1f} s later; KVM maps {known_to_kvm} so, {folios} folios are huge,"
+          f" {fallbacks} were to be", flush=True)
+    expect(size == 256 * 1024, f"QEMU maps {size} KiB of regions, wanted 256 MiB")
+    expect(folios > 0, f"the kernel's counters say {stats}")
+    expect(mapped >= size * 0.95, f"{mapped} of {size} KiB are mapped by huge pages")
+    expect(known_to_kvm >= size * 0.8, f"KVM maps {known_to_kvm} of {size} KiB by huge pages")
+
+
 TESTS = [
     guest_moves_and_every_page_is_right,
+    memory_that_has_arrived_is_mapped_by_huge_pages,
     sixty_four_threads_touch_missing_pages_at_once,
     background_is_limited_while_it_runs_and_compressed,
     paused_guest_moves_and_another_process_sees_it,

@@ -188,6 +188,13 @@ static void log_line(void *context, const char *name, const char *details)
 	must(name && details);
 }
 
+static void collapse(void *context)
+{
+	(void)context;
+	must(w.migration.role == MIGRATION_DESTINATION && w.migration.phase == PHASE_END &&
+	     !w.migration.pages_gone);
+}
+
 static void give_up(void *context, const char *reason)
 {
 	(void)context;
@@ -229,6 +236,7 @@ static const struct migration_ops ops = {
 	.say = say,
 	.done = done,
 	.log = log_line,
+	.collapse = collapse,
 	.give_up = give_up,
 	.now_us = now_us,
 	.save = save,

@@ -184,6 +184,13 @@ static void log_line(void *context, const char *name, const char *details)
 	text_add(&w->did, "log %s %s\n", name, details);
 }
 
+static void collapse(void *context)
+{
+	struct world *w = context;
+
+	text_add(&w->did, "collapse\n");
+}
+
 static void give_up(void *context, const char *reason)
 {
 	struct world *w = context;
@@ -222,6 +229,7 @@ static const struct migration_ops ops = {
 	.say = say,
 	.done = done,
 	.log = log_line,
+	.collapse = collapse,
 	.give_up = give_up,
 	.now_us = now_us,
 	.save = save,
@@ -1810,7 +1818,8 @@ static void test_destination_does_its_steps_in_this_order(void **state)
 		"{\"capability\":\"postcopy-ram\",\"state\":true}]}\n"
 		"ask query-cpus-fast\n"
 		"log STATE role=destination state=completed\n"
-		"log END role=destination\n";
+		"log END role=destination\n"
+		"collapse\n";
 	struct world *w = *state;
 
 	expect(w, false, false);
@@ -2858,6 +2867,41 @@ static void test_adopted_destination(void **state)
 	}
 }
 
+/* Twice would do no harm, but the source's memory is not mapped one by one. */
+static void test_memory_that_has_arrived_is_collapsed(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	assert_false(did(w, "collapse\n"));
+	umemd_dies(w);
+	migration_timer(&w->migration);
+	umemd_state(w, "end");
+	assert_did(w, "collapse\n");
+	forget(w);
+	adopt(w);
+	assert_did(w, "collapse\n");
+
+	restart(w);
+	expect(w, false, false);
+	assert_runs(w, true, true);
+	umemd_state(w, "paused");
+	assert_null(migration_give_up(&w->migration));
+	umemd(w, "{\"event\":\"gone\",\"pages\":4}");
+	adopt(w);
+	assert_false(did(w, "collapse\n"));
+
+	restart(w);
+	go_to(w, STEP_COMPLETED);
+	umemd(w, "{\"event\":\"ready\"}");
+	umemd_state(w, "end");
+	assert_string_equal(w->migration.state, "completed");
+	assert_false(did(w, "collapse\n"));
+	adopt(w);
+	assert_false(did(w, "collapse\n"));
+}
+
 static void test_record_that_lacks_something_is_refused(void **state)
 {
 	struct world *w = *state;
@@ -3160,6 +3204,7 @@ int main(void)
 		test(test_a_cancel_when_ready_ends_the_destination),
 		test(test_destinations_umemd_that_dies_at_the_end_is_followed_for_a_while),
 		test(test_destination_may_listen_elsewhere),
+		test(test_memory_that_has_arrived_is_collapsed),
 		test(test_limit_of_waiting_for_the_source),
 		test(test_a_lost_source_is_given_up_when_told),
 		test(test_many_ranges_are_asked_for_in_parts),
