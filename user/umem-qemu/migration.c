@@ -1515,6 +1515,10 @@ void migration_umemd_event(struct migration *m, json_t *event)
 		take_session(m, json_object_get(event, "session"));
 	} else if (!strcmp(name, "listening")) {
 		umemd_listens(m, string_or(event, "uri", m->command.uri));
+	} else if (!strcmp(name, "allocated")) {
+		note(m, "ALLOCATED", "role=destination bytes=%llu of=%llu",
+		     (unsigned long long)number(event, "bytes"),
+		     (unsigned long long)number(event, "of"));
 	} else if (!strcmp(name, "converged") && m->role == MIGRATION_SOURCE) {
 		converged(m, event);
 	} else if (!strcmp(name, "ready") && m->role == MIGRATION_SOURCE) {

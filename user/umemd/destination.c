@@ -35,7 +35,9 @@
 #define EVENTS_BATCH		64
 #define REQUESTS_UNSENT		(32 * 1024)
 #define STATE_UNSENT		(256 * 1024)
+#define PREPARE_MARK		(1ULL << 30)	/* each waits for all CPUs */
 #define PREPARE_STEP		(16ULL << 20)
+#define PREPARE_TOLD_NS		(2 * NSEC_PER_SEC)
 #define PREPARE_SPARE		(4ULL << 20)	/* with less left the kernel kills */
 #define DAMAGED_TOLD_MAX	64	/* pages that are told of one by one */
 #define GONE_BATCH		256	/* ranges of one event */
@@ -81,6 +83,7 @@ struct destination {
 
 	uint32_t prepare_region;	/* what is next to be made ready */
 	uint64_t prepare_offset;
+	uint64_t prepare_told_ns;	/* when it was said how far that is */
 	uint32_t resume_region;		/* whose bitmap is next to be sent */
 	uint64_t resume_word;
 
@@ -823,6 +826,37 @@ static void take_state(struct destination *destination, const struct channel *ch
 
 /* Getting ready: pages missing, memory there, channels there. */
 
+/* With large guests it takes a while: a word now and then. */
+static void tell_prepared(struct destination *destination)
+{
+	uint64_t now = now_ns(), bytes = destination->prepare_offset, total = 0;
+
+	if (!destination->prepare_told_ns)
+		destination->prepare_told_ns = now;
+	if (now - destination->prepare_told_ns < PREPARE_TOLD_NS)
+		return;
+	destination->prepare_told_ns = now;
+	for (uint32_t i = 0; i < destination->nr_regions; i++) {
+		total += destination->regions[i].length;
+		if (i < destination->prepare_region)
+			bytes += destination->regions[i].length;
+	}
+	launcher_send(&destination->side.launcher,
+		      json_pack("{s:s,s:I,s:I}", "event", "allocated", "bytes", (json_int_t)bytes,
+				"of", (json_int_t)total));
+}
+
+static int mark_missing_ahead(const struct destination *destination,
+			      const struct destination_region *region)
+{
+	uint64_t offset = destination->prepare_offset;
+
+	if (offset % PREPARE_MARK)
+		return 0;
+	return umem_mark_missing(region->watch.fd, offset,
+				 min(region->length - offset, (uint64_t)PREPARE_MARK), NULL);
+}
+
 static void get_memory_ready(struct destination *destination)
 {
 	struct destination_region *region = &destination->regions[destination->prepare_region];
@@ -831,7 +865,7 @@ static void get_memory_ready(struct destination *destination)
 			    (uint64_t)PREPARE_STEP);
 	int err;
 
-	err = umem_mark_missing(region->watch.fd, destination->prepare_offset, step, NULL);
+	err = mark_missing_ahead(destination, region);
 	if (err) {
 		side_fail(&destination->side, "region \"%s\": cannot mark it missing: %s", name,
 			  strerror(-err));
@@ -855,6 +889,7 @@ static void get_memory_ready(struct destination *destination)
 		}
 	}
 	destination->prepare_offset += step;
+	tell_prepared(destination);
 	if (destination->prepare_offset < region->length)
 		return;
 

@@ -1837,6 +1837,16 @@ static void test_destination_does_its_steps_in_this_order(void **state)
 	assert_int_equal(w->give_ups, 0);
 }
 
+static void test_what_is_allocated_is_told(void **state)
+{
+	struct world *w = *state;
+
+	expect(w, false, false);
+	answer_all(w);
+	umemd(w, "{\"event\":\"allocated\",\"bytes\":1073741824,\"of\":4294967296}");
+	assert_did(w, "log ALLOCATED role=destination bytes=1073741824 of=4294967296\n");
+}
+
 /* ---- TLS ---- */
 
 static void give_credentials(struct world *w, const char *type, const char *endpoint)
@@ -3183,6 +3193,7 @@ int main(void)
 		test(test_settings_made_during_precopy_are_those_set_back),
 		test(test_a_second_migrate_during_precopy_is_refused),
 		test(test_destination_does_its_steps_in_this_order),
+		test(test_what_is_allocated_is_told),
 		test(test_credentials_are_known_before_umemd_starts),
 		test(test_without_credentials_no_object_is_asked),
 		test(test_source_keeps_credentials_from_qemu_while_the_stream_flows),
