@@ -102,6 +102,10 @@ static void note(struct migration *m, const char *name, const char *format, ...)
 	free(text);
 }
 
+/*
+ * QEMU answers in turn. What does not depend on an answer is asked without waiting for it: each
+ * wait is one for QEMU's main thread, beside vCPUs that are busy.
+ */
 static void ask(struct migration *m, enum migration_question question, const char *command,
 		json_t *arguments)
 {
@@ -243,8 +247,6 @@ static void set_capabilities(struct migration *m)
 	ask(m, ASK_SET_CAPABILITIES, "migrate-set-capabilities", capability_changes(m, false));
 }
 
-static void give_stream(struct migration *m);
-
 /*
  * QEMU would make TLS of its own on the stream to umemd, whose connection has TLS. A
  * source's state is as much as it is, whatever the limit.
@@ -259,10 +261,16 @@ static void set_parameters(struct migration *m)
 		json_object_set_new(changes, "tls-creds", json_string(""));
 	if (!json_object_size(changes)) {
 		json_decref(changes);
-		return give_stream(m);
+		return;
 	}
 	m->parameters_changed = true;
 	ask(m, ASK_SET_PARAMETERS, "migrate-set-parameters", changes);
+}
+
+static void give_stream(struct migration *m)
+{
+	m->ops->ask_qemu(m->context, ASK_GETFD, "getfd",
+			 json_pack("{s:s}", "fdname", STREAM_NAME), true);
 }
 
 /* Is a parameter what set_parameters() made it, or has somebody set it since? */
@@ -670,6 +678,14 @@ static char *why_not_start(const struct migration *m)
 	return NULL;
 }
 
+/* What a source goes by, asked for at its beginning and again for the switchover. */
+static void ask_settings(struct migration *m)
+{
+	ask(m, ASK_CAPABILITIES, "query-migrate-capabilities", NULL);
+	ask(m, ASK_PARAMETERS, "query-migrate-parameters", NULL);
+	ask(m, ASK_MEMORY, "query-memdev", NULL);
+}
+
 char *migration_start(struct migration *m, const struct hmp_command *command)
 {
 	char *why = why_not_start(m);
@@ -681,6 +697,7 @@ char *migration_start(struct migration *m, const struct hmp_command *command)
 	m->phase = PHASE_QUERY;
 	set_state(m, "setup");
 	ask(m, ASK_STATUS, "query-status", NULL);
+	ask_settings(m);
 	return NULL;
 }
 
@@ -691,7 +708,6 @@ static void status_reply(struct migration *m, json_t *result)
 	if (status_is(result, "postmigrate"))
 		return fail(m, "the guest was migrated elsewhere (QEMU's status is postmigrate)");
 	set_running(m, json_is_true(json_object_get(result, "running")));
-	ask(m, ASK_CAPABILITIES, "query-migrate-capabilities", NULL);
 }
 
 /* umem compresses page by page, without multifd; of QEMU's ways it knows one. */
@@ -782,13 +798,15 @@ static void capabilities_reply(struct migration *m, json_t *result)
 	if (missing)
 		return fail(m, "this QEMU has no migration capability %s, umem wants one that has (7.2 or later)",
 			    missing);
-	ask(m, ASK_PARAMETERS, "query-migrate-parameters", NULL);
+	if (m->role == MIGRATION_DESTINATION)
+		ask(m, ASK_PARAMETERS, "query-migrate-parameters", NULL);
 }
 
+/* The source's memory is: that was asked for before. */
 static void tls_is_known(struct migration *m)
 {
 	if (m->role == MIGRATION_SOURCE)
-		ask(m, ASK_MEMORY, "query-memdev", NULL);
+		spawn(m);
 	else
 		set_capabilities(m);
 }
@@ -827,17 +845,19 @@ static void tls_reply(struct migration *m, json_t *result, const char *error)
 static void parameters_reply(struct migration *m, json_t *result)
 {
 	take_parameters(m, result);
-	if (m->phase == PHASE_ADVISE)
-		return set_parameters(m);
+	if (m->phase == PHASE_ADVISE) {
+		set_parameters(m);
+		return give_stream(m);
+	}
 	if (m->phase != PHASE_QUERY && m->phase != PHASE_ARM)
-		return ask(m, ASK_MEMORY, "query-memdev", NULL);
+		return;
 	if (m->role == MIGRATION_SOURCE)
 		take_compression(m);
 	json_decref(m->tls);	/* as the record of another umem-qemu has it */
 	m->tls = tls_begin(m->parameters);
 	if (m->tls)
 		ask_tls(m);
-	else
+	else if (m->role == MIGRATION_DESTINATION)
 		tls_is_known(m);
 }
 
@@ -864,10 +884,13 @@ static void memory_reply(struct migration *m, json_t *result)
 		return fail(m, "memory backend \"%s\" is shared memory outside umem, wanted none: object_add it with share=off",
 			    id ? id : "(without an id)");
 	}
-	if (m->phase == PHASE_QUERY)
+	if (m->phase == PHASE_QUERY && !m->tls)
 		spawn(m);
-	else
-		set_capabilities(m);
+	if (m->phase != PHASE_PREPARE)
+		return;
+	set_capabilities(m);
+	set_parameters(m);
+	give_stream(m);
 }
 
 /* The switchover begins. In pre-copy the user may have set, and plugged in, what he liked. */
@@ -876,7 +899,7 @@ static void prepare(struct migration *m)
 	if (m->phase == PHASE_PRECOPY)
 		set_state(m, "switchover");
 	m->phase = PHASE_PREPARE;
-	ask(m, ASK_CAPABILITIES, "query-migrate-capabilities", NULL);
+	ask_settings(m);
 }
 
 static void advise(struct migration *m)
@@ -898,12 +921,6 @@ static void converged(struct migration *m, json_t *event)
 	prepare(m);
 }
 
-static void give_stream(struct migration *m)
-{
-	m->ops->ask_qemu(m->context, ASK_GETFD, "getfd",
-			 json_pack("{s:s}", "fdname", STREAM_NAME), true);
-}
-
 static void start_stream(struct migration *m)
 {
 	m->stream_given = true;
@@ -914,6 +931,13 @@ static void start_stream(struct migration *m)
 	else
 		ask(m, ASK_INCOMING, "migrate-incoming",
 		    json_pack("{s:s}", "uri", "fd:" STREAM_NAME));
+}
+
+/* All that was set before has been, or it would be another phase. */
+static void got_stream(struct migration *m)
+{
+	if (m->phase == PHASE_PREPARE || m->phase == PHASE_ADVISE)
+		start_stream(m);
 }
 
 static void switch_over(struct migration *m)
@@ -1206,11 +1230,9 @@ static void reply_ok(struct migration *m, enum migration_question question, json
 	case ASK_MEMORY:
 		return memory_reply(m, result);
 	case ASK_SET_CAPABILITIES:
-		return m->role == MIGRATION_SOURCE ? set_parameters(m) : spawn(m);
-	case ASK_SET_PARAMETERS:
-		return give_stream(m);
+		return m->role == MIGRATION_DESTINATION ? spawn(m) : (void)0;
 	case ASK_GETFD:
-		return start_stream(m);
+		return got_stream(m);
 	case ASK_WHY:
 		return why_reply(m, result);
 	default:
