@@ -217,14 +217,13 @@ static void complete_views_are_as_any(void)
 	region_fd = region(NR * PAGE);
 	guest = map(region_fd, NR * PAGE);
 	wait_until_relaxed(guest);
-	CHECK(!mlock(guest, PAGE), "mlock: %s", strerror(errno));
-	CHECK_EQ(smaps_kib(guest, "Locked"), 4);
-	CHECK(!munlock(guest, PAGE), "munlock: %s", strerror(errno));
 	guest[(NR - 1) * PAGE] = 'a';
 	grown = mremap(guest, NR * PAGE, 2 * NR * PAGE, MREMAP_MAYMOVE);
 	CHECK(grown != MAP_FAILED, "mremap: %s", strerror(errno));
 	CHECK_EQ(grown[(NR - 1) * PAGE], 'a');
 	CHECK_EQ(sigbus_code(grown + NR * PAGE, false), BUS_ADRERR);
+	CHECK(!mlock(grown, PAGE), "mlock: %s", strerror(errno));
+	CHECK_EQ(smaps_kib(grown, "Locked"), 4);
 }
 
 static void map_populate_waits(void)
