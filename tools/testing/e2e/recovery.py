@@ -148,6 +148,11 @@ def umem_qemu_is_killed_and_another_adopts_its_qemu(pair):
     adopt(source)
     source.ask("cont", r"has moved to")
     source.ask("info status", r"paused \(postmigrate\)")
+    # who was adopted, and who adopts when all is over, sees to it that huge pages are mapped
+    destination.wait_event("COLLAPSED")
+    kill_umem_qemu(destination)
+    adopt(destination)
+    destination.wait_event("COLLAPSED")
 
 
 def umem_qemu_killed_before_the_hand_over_leaves_the_guest_at_the_source(pair):
