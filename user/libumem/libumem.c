@@ -120,14 +120,17 @@ int umem_poison(int pager, uint64_t offset, uint64_t length, struct umem_done *d
 	return range(pager, UMEM_POISON, 0, offset, length, done);
 }
 
-int umem_copy(int pager, uint32_t flags, const struct umem_copy_entry *entries, uint32_t count,
-	      struct umem_done *done)
+int umem_copy_events(int pager, uint32_t flags, const struct umem_copy_entry *entries,
+		     uint32_t entries_count, struct umem_done *done, struct umem_event *events,
+		     uint32_t max, size_t *count)
 {
 	struct umem_copy copy = {
 		.size = sizeof(copy),
 		.flags = flags,
 		.entries = (uintptr_t)entries,
-		.nr_entries = count,
+		.nr_entries = entries_count,
+		.events = max ? (uintptr_t)events : 0,
+		.nr_events = max,
 	};
 	int err = call(pager, UMEM_COPY, &copy);
 
@@ -135,7 +138,16 @@ int umem_copy(int pager, uint32_t flags, const struct umem_copy_entry *entries, 
 		done->pages = copy.out_pages;
 		done->skipped = copy.out_skipped;
 	}
+	*count = copy.out_events;
 	return err;
+}
+
+int umem_copy(int pager, uint32_t flags, const struct umem_copy_entry *entries, uint32_t count,
+	      struct umem_done *done)
+{
+	size_t none;
+
+	return umem_copy_events(pager, flags, entries, count, done, NULL, 0, &none);
 }
 
 int umem_get_bitmap(int pager, uint32_t kind, uint64_t offset, uint64_t length, uint64_t *bits)

@@ -219,7 +219,7 @@ static void fill(struct kernel_region *region, uint64_t offset, uint64_t length,
 	}
 }
 
-static int copy(struct kernel_region *region, const struct umem_copy *copy)
+static int copy(struct kernel_region *region, struct umem_copy *copy)
 {
 	const struct umem_copy_entry *entries = (void *)(uintptr_t)copy->entries;
 
@@ -227,6 +227,13 @@ static int copy(struct kernel_region *region, const struct umem_copy *copy)
 	for (uint32_t i = 0; i < copy->nr_entries; i++)
 		fill(region, entries[i].offset, entries[i].length,
 		     (void *)(uintptr_t)entries[i].addr, copy->flags);
+	must(!copy->events == !copy->nr_events);
+	if (copy->events) {
+		ssize_t n = recv(region->pager_fd, (void *)(uintptr_t)copy->events,
+				 copy->nr_events * sizeof(struct umem_event), MSG_DONTWAIT);
+
+		copy->out_events = n > 0 ? (uint32_t)((size_t)n / sizeof(struct umem_event)) : 0;
+	}
 	return 0;
 }
 

@@ -146,6 +146,23 @@ int umem_copy(int pager, uint32_t flags, const struct umem_copy_entry *entries, 
 	      struct umem_done *done);
 
 /**
+ * umem_copy_events - umem_copy(), and then what umem_read_events() gives without waiting
+ * @pager: from umem_attach()
+ * @flags: of enum umem_fill_flags
+ * @entries: what goes where, done in this order
+ * @entries_count: how many entries, 1 to UMEM_COPY_MAX
+ * @done: what was changed; may be NULL
+ * @events: filled from the start, if all of the pages are done
+ * @max: room in @events; with 0 this is umem_copy()
+ * @count: how many were filled, 0 if nothing has happened, or after an error
+ *
+ * Return: 0 or -errno.
+ */
+int umem_copy_events(int pager, uint32_t flags, const struct umem_copy_entry *entries,
+		     uint32_t entries_count, struct umem_done *done, struct umem_event *events,
+		     uint32_t max, size_t *count);
+
+/**
  * umem_get_bitmap - which pages of a range are present, requested or poisoned
  * @pager: from umem_attach()
  * @kind: of enum umem_bitmap_kind

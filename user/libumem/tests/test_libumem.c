@@ -61,6 +61,7 @@ int __wrap_ioctl(int fd, unsigned long command, void *argument)
 	case UMEM_COPY:
 		((struct umem_copy *)argument)->out_pages = 76;
 		((struct umem_copy *)argument)->out_skipped = 77;
+		((struct umem_copy *)argument)->out_events = 1;
 		break;
 	case UMEM_GET_BITMAP:
 		break;
@@ -219,6 +220,8 @@ static void test_copy(void **state)
 	assert_int_equal(seen.got.copy.__reserved, 0);
 	assert_int_equal(seen.got.copy.nr_entries, 2);
 	assert_ptr_equal((void *)(uintptr_t)seen.got.copy.entries, entries);
+	assert_int_equal(seen.got.copy.events, 0);
+	assert_int_equal(seen.got.copy.nr_events, 0);
 	assert_int_equal(done.pages, 76);
 	assert_int_equal(done.skipped, 77);
 
@@ -226,6 +229,27 @@ static void test_copy(void **state)
 	seen.fail = ENOMEM;
 	assert_int_equal(umem_copy(5, 0, entries, 2, &done), -ENOMEM);
 	assert_int_equal(done.pages, 76);
+}
+
+static void test_copy_gives_events(void **state)
+{
+	struct umem_copy_entry entry = { .length = 4096 };
+	struct umem_event events[3];
+	struct umem_done done = { 0 };
+	size_t count = 0;
+
+	(void)state;
+	assert_int_equal(umem_copy_events(5, 0, &entry, 1, &done, events, 3, &count), 0);
+	assert_int_equal(seen.command, UMEM_COPY);
+	assert_int_equal(seen.got.copy.nr_entries, 1);
+	assert_ptr_equal((void *)(uintptr_t)seen.got.copy.events, events);
+	assert_int_equal(seen.got.copy.nr_events, 3);
+	assert_int_equal(done.skipped, 77);
+	assert_int_equal(count, 1);
+
+	assert_int_equal(umem_copy_events(5, 0, &entry, 1, NULL, events, 0, &count), 0);
+	assert_int_equal(seen.got.copy.events, 0);
+	assert_int_equal(seen.got.copy.nr_events, 0);
 }
 
 static void test_bitmap(void **state)
@@ -335,6 +359,7 @@ int main(void)
 		cmocka_unit_test_setup(test_ranges, setup),
 		cmocka_unit_test_setup(test_zero, setup),
 		cmocka_unit_test_setup(test_copy, setup),
+		cmocka_unit_test_setup(test_copy_gives_events, setup),
 		cmocka_unit_test_setup(test_bitmap, setup),
 		cmocka_unit_test_setup(test_dirty_tracking, setup),
 		cmocka_unit_test_setup(test_events_are_whole_records, setup),
