@@ -209,7 +209,7 @@ static void umem_request_queue(struct umem_region *region, struct umem_request *
  */
 static void umem_request_unqueue(struct umem_region *region, struct umem_request *req)
 {
-	/* Pairs with list_del_init_careful() in umem_request_take(). */
+	/* Pairs with list_del_init_careful() in umem_event_take(). */
 	if (list_empty_careful(&req->link))
 		return;
 	spin_lock(&region->queue_lock);
