@@ -22,8 +22,8 @@ FUZZ = tools/testing/fuzz/fuzz --seed $(FUZZ_SEED) --build $(O)/fuzz
 .PHONY: all help module user selftests install install-module install-user uninstall \
 	deps-build deps-lab lab-build lab demo check check-unit check-lab check-selftests \
 	check-kernel check-mutants check-e2e check-recovery check-install check-fuzz deps-fuzz deps-afl \
-	fuzz fuzz-nightly fuzz-build chaos bench bench-track bench-stages clean check-form \
-	check-form-short check-debug check-debug-short deps-form deps-form-short deps-debug
+	fuzz fuzz-nightly fuzz-build chaos bench bench-faults bench-track bench-stages clean \
+	check-form check-form-short check-debug check-debug-short deps-form deps-form-short deps-debug
 
 all: module user
 
@@ -38,6 +38,7 @@ help:
 	@echo '  make lab             a shell in a host with the module loaded'
 	@echo '  make bench           umem against QEMU'\''s own post-copy, as ratios'
 	@echo '  make bench-track     what dirty tracking costs, in instructions'
+	@echo '  make bench-faults    what a wait for a page costs, beside userfaultfd, in instructions'
 	@echo '  make bench-stages    pre-copy, post-copy and both, with three guests'
 	@echo 'Test'
 	@echo '  make check           all of these:'
@@ -117,6 +118,9 @@ bench: lab-build
 
 bench-track: lab-build
 	$(PYTHON) tools/bench/track.py
+
+bench-faults: lab-build
+	$(PYTHON) tools/bench/faults.py
 
 bench-stages: lab-build
 	$(PYTHON) tools/bench/stages.py
