@@ -38,7 +38,7 @@ help:
 	@echo '  make lab             a shell in a host with the module loaded'
 	@echo '  make bench           umem against QEMU'\''s own post-copy, as ratios'
 	@echo '  make bench-track     what dirty tracking costs, in instructions'
-	@echo '  make bench-faults    what a wait for a page costs, beside userfaultfd, in instructions'
+	@echo '  make bench-faults    what bringing pages costs, beside userfaultfd, in instructions'
 	@echo '  make bench-stages    pre-copy, post-copy and both, with three guests'
 	@echo 'Test'
 	@echo '  make check           all of these:'
@@ -121,6 +121,7 @@ bench-track: lab-build
 
 bench-faults: lab-build
 	$(PYTHON) tools/bench/faults.py
+	$(PYTHON) tools/bench/fill.py
 
 bench-stages: lab-build
 	$(PYTHON) tools/bench/stages.py
