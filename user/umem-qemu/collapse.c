@@ -237,7 +237,8 @@ pid_t collapse_start(pid_t pid, const int *region_fds, size_t nr)
 	if (getppid() != self)
 		_exit(EXIT_FAILURE);
 	prctl(PR_SET_NAME, "umem-collapse");
-	setpriority(PRIO_PROCESS, 0, 19);
+	/* Not lower: QEMU would wait for a lock that this holds and for whoever goes before it. */
+	setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, (id_t)pid));
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	_exit(work(pid, region_fds, nr));

@@ -3,8 +3,8 @@
  * Once all of a guest's memory has arrived: has QEMU's mappings of it made of huge pages
  * again where pages were mapped one by one while others were missing.
  *
- * A process of its own does that, of the lowest priority and with pauses: it is long, and
- * nobody waits for it. The kernel's khugepaged would do the same some day.
+ * A process of its own does that, with pauses: it is long, and nobody waits for it. The
+ * kernel's khugepaged would do the same some day.
  */
 #ifndef UMEM_QEMU_COLLAPSE_H
 #define UMEM_QEMU_COLLAPSE_H

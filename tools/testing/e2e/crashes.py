@@ -145,6 +145,12 @@ class Relay:
     def holds(self, key):
         return f"held {key}\n" in self.job.output()[self._start:]
 
+    def holds_soon(self, key):
+        deadline = time.monotonic() + 3
+        while not self.holds(key) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return self.holds(key)
+
     def counts(self):
         self.tell("counts")
         return json.loads(self.job.wait_output(r"^\{.*\}$", 30, self._start)[0])
@@ -257,7 +263,8 @@ class Shuttle:
             self.source.wait_for(lambda: relay.holds(case.at) or self.source.says("FAILED") or
                                  destination.says("END") and self.source.says("END"),
                                  60, f"come to {case.at}")
-            if not relay.holds(case.at):
+            # what was said last may be on its way to the relay when both have said END
+            if not relay.holds_soon(case.at):
                 break
             victim = self.source if case.side == "source" else destination
             victim.kill(*case.victims)
