@@ -210,8 +210,6 @@ static struct file *umem_region_new_file(struct umem_region *region)
 	inode->i_mode = S_IFREG | 0600;
 	/* Files opened from here on are ours; @file keeps shmem's operations. */
 	inode->i_fop = &umem_region_fops;
-	/* Nobody asks when memory was written to, and each first write to a page would tell. */
-	inode->i_flags |= S_NOCMTIME;
 	/* Nobody changes the length, which the bitmaps have. */
 	SHMEM_I(inode)->seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW;
 	return file;

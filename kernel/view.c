@@ -91,33 +91,29 @@ static void umem_insert_run(struct vm_area_struct *vma, struct folio *folio, pgo
 }
 
 /*
- * Fault-around for a large folio in a mapping that is guarded: what is present of the pages
- * beside the one that was touched, or of the whole folio if nothing of its block is missing.
+ * Fault-around for a large folio in a mapping that is guarded: the whole folio if nothing of its
+ * block is missing, else the few pages that follow the one that was touched and are present.
  * A bit that is set from now on is set by who waits for the folio's lock.
  */
 static void umem_insert_around(struct vm_fault *vmf, struct umem_region *region,
 			       struct folio *folio)
 {
-	bool all = umem_blocks_present(region, vmf->pgoff, vmf->pgoff);
-	unsigned long window = all ? UMEM_BLOCK_PAGES : UMEM_AROUND_PAGES;
 	struct vm_area_struct *vma = vmf->vma;
-	pgoff_t index = round_down(vmf->pgoff, window), end = index + window, next;
+	pgoff_t index = vmf->pgoff + 1, end, nr;
 
 	if (folio_test_has_hwpoisoned(folio))
 		return;
-	index = max3(index, folio->index, vma->vm_pgoff);
-	end = min3(end, folio_next_index(folio), vma->vm_pgoff + vma_pages(vma));
-	end = min(end, region->nr_pages);
-	for (; index < end; index = next) {
-		next = min(round_down(index, UMEM_AROUND_PAGES) + UMEM_AROUND_PAGES, end);
-		if (!all) {
-			/* What becomes present meanwhile is mapped when it is touched. */
-			index = data_race(find_next_zero_bit(region->missing, next, index));
-			/* as above */
-			next = data_race(find_next_bit(region->missing, next, index));
-		}
-		if (index < next)
-			umem_insert_run(vma, folio, index, next - index);
+	end = min3(folio_next_index(folio), vma->vm_pgoff + vma_pages(vma), region->nr_pages);
+	if (umem_blocks_present(region, vmf->pgoff, vmf->pgoff)) {
+		index = max(folio->index, vma->vm_pgoff);
+	} else {
+		end = min(end, index + UMEM_AROUND_PAGES);
+		/* What becomes present meanwhile is mapped when it is touched. */
+		end = data_race(find_next_bit(region->missing, end, index));
+	}
+	for (; index < end; index += nr) {
+		nr = min(end - index, UMEM_AROUND_PAGES);
+		umem_insert_run(vma, folio, index, nr);
 	}
 }
 

@@ -34,7 +34,7 @@ static double now(void)
 
 static void open_region(bool allocated)
 {
-	memory_fd = region(nr_pages * PAGE);
+	memory_fd = region_with(allocated ? UMEM_CREATE_HUGE : 0, nr_pages * PAGE, NULL);
 	pager_fd = pager(memory_fd);
 	view = map(memory_fd, nr_pages * PAGE);
 	mark_missing(pager_fd, 0, nr_pages * PAGE);
@@ -48,7 +48,7 @@ static void open_umem(void)
 	open_region(false);
 }
 
-/* As umemd does: the memory is taken before the guest comes. */
+/* As umem-qemu and umemd do: 2 MiB folios, and before the guest comes. */
 static void open_allocated(void)
 {
 	open_region(true);

@@ -198,9 +198,7 @@ MUTANTS = [
            "	} else if (folio_test_large(folio) && (vmf->vma->vm_flags & VM_MIXEDMAP)) {",
            "	} else if (0) {", "huge"),
     Mutant("huge-shows-those-around", "view.c",
-           "			index = data_race(find_next_zero_bit(region->missing, next, index));\n"
-           "			/* as above */\n			next = data_race(find_next_bit(region->missing, next, index));\n", "",
-           "huge"),
+           "		end = data_race(find_next_bit(region->missing, end, index));\n", "", "huge"),
     Mutant("huge-collapses-what-is-missing", "region.c",
            "	umem_guest_guard(region, true);\n", "", "huge"),
     Mutant("huge-is-never-collapsed", "region.c",
