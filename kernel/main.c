@@ -44,18 +44,12 @@ static struct umem_region *umem_device_bind(struct file *file, struct vm_area_st
 static int umem_device_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct umem_region *region;
-	struct file *region_file;
 
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
 	region = umem_device_bind(file, vma);
 	if (IS_ERR(region))
 		return PTR_ERR(region);
-	region_file = umem_region_open_file(region, O_RDWR);
-	if (IS_ERR(region_file))
-		return PTR_ERR(region_file);
-	vma_set_file(vma, region_file);
-	fput(region_file);
 	return umem_guest_mmap(region, vma);
 }
 

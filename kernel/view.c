@@ -209,20 +209,41 @@ static bool umem_view_is_tracked(const struct umem_view *view)
 	return view->vma->vm_ops == &umem_tracking_vm_ops;
 }
 
-/* The locks of the mapping are held for writing: what is unmapped here stays unmapped. */
-static void umem_view_set_guarded(struct umem_view *view, bool guarded)
+/* Is somebody at work who found that pages of the view may be collapsed? */
+static bool umem_view_may_be_collapsing(const struct umem_region *region,
+					const struct umem_view *view)
+{
+	const struct umem_view *other;
+	long mappings = 0;
+
+	/* A file was opened for each mapping that was made: split and copied ones share it. */
+	list_for_each_entry(other, &region->views, link)
+		mappings += other->vma->vm_file == view->vma->vm_file;
+	return umem_may_be_collapsing(view->vma->vm_file, mappings);
+}
+
+/*
+ * The locks of the mapping are held for writing: what is unmapped here stays unmapped. Nobody
+ * begins to collapse its pages from when DONTEXPAND is set; whoever has begun is waited for,
+ * which means that the view stays as it is for now.
+ */
+static void umem_view_set_guarded(const struct umem_region *region, struct umem_view *view,
+				  bool guarded)
 {
 	struct vm_area_struct *vma = view->vma;
 
 	if (view->guarded == guarded)
 		return;
-	view->guarded = guarded;
-	if (guarded) {
+	if (!guarded) {
+		vm_flags_clear(vma, UMEM_GUARD);
+	} else {
+		vm_flags_set(vma, VM_DONTEXPAND);
+		if (umem_view_may_be_collapsing(region, view))
+			return;
 		unmap_mapping_pages(vma->vm_file->f_mapping, vma->vm_pgoff, vma_pages(vma), false);
 		vm_flags_set(vma, UMEM_GUARD);
-	} else {
-		vm_flags_clear(vma, UMEM_GUARD);
 	}
+	view->guarded = guarded;
 }
 
 /* Also to track single pages of the large folios that a region was made with. */
@@ -258,7 +279,7 @@ static void umem_guest_open(struct vm_area_struct *vma)
 	struct umem_view *view = kmalloc(sizeof(*view), GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
 
 	view->vma = vma;
-	view->guarded = vma->vm_flags & VM_DONTEXPAND;
+	view->guarded = vma->vm_flags & VM_MIXEDMAP;
 	/* What a copy has is the original's, until here. */
 	vma->vm_private_data = view;
 	mutex_lock(&region->view_lock);
@@ -322,9 +343,10 @@ static struct mm_struct *umem_guest_next_mm(struct umem_region *region)
 }
 
 /* mmap_lock keeps faults out of the mappings, and the mappings in @views. */
-static void umem_guest_settle_mm(struct umem_region *region, struct mm_struct *mm)
+static bool umem_guest_settle_mm(struct umem_region *region, struct mm_struct *mm)
 {
 	struct umem_view *view;
+	bool settled = true;
 
 	mmap_write_lock(mm);
 	mutex_lock(&region->view_lock);
@@ -333,10 +355,12 @@ static void umem_guest_settle_mm(struct umem_region *region, struct mm_struct *m
 			continue;
 		vma_start_write(view->vma);
 		umem_view_set_tracked(view, rcu_access_pointer(region->dirty));
-		umem_view_set_guarded(view, umem_views_are_guarded(region));
+		umem_view_set_guarded(region, view, umem_views_are_guarded(region));
+		settled &= umem_view_is_settled(region, view);
 	}
 	mutex_unlock(&region->view_lock);
 	mmap_write_unlock(mm);
+	return settled;
 }
 
 static void umem_guest_settle(struct umem_region *region)
@@ -345,7 +369,8 @@ static void umem_guest_settle(struct umem_region *region)
 
 	lockdep_assert_held(&region->mode_lock);
 	while ((mm = umem_guest_next_mm(region))) {
-		umem_guest_settle_mm(region, mm);
+		if (!umem_guest_settle_mm(region, mm))
+			schedule_timeout_uninterruptible(1);
 		/* The last reference may wait for I/O, and that for our pager. */
 		mmput_async(mm);
 	}
@@ -385,17 +410,24 @@ void umem_guest_guard(struct umem_region *region, bool guarded)
 
 /**
  * umem_guest_mmap - make a mapping a guest view
- * @region: the region; @vma->vm_file is one of its files
+ * @region: the region; @vma->vm_file is one of its files, or of /dev/umem
  * @vma: the mapping
  *
  * Return: 0, or -EINVAL for a private mapping: it would keep copies of its own.
  */
 int umem_guest_mmap(struct umem_region *region, struct vm_area_struct *vma)
 {
+	struct file *file;
 	int err;
 
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
+	/* One of its own: see umem_view_may_be_collapsing(). */
+	file = umem_region_open_file(region, vma->vm_file->f_flags & O_ACCMODE);
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	vma_set_file(vma, file);
+	fput(file);
 	err = vfs_mmap(region->file, vma);
 	if (err)
 		return err;

@@ -32,4 +32,20 @@ static inline void release_fault_lock(struct vm_fault *vmf)
 }
 #endif
 
+/*
+ * Before 6.6 who collapses pages of a file maps the large folio without another look at the
+ * mapping's flags. Meanwhile it has a reference to the mapping's file.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+static inline bool umem_may_be_collapsing(struct file *file, long mappings)
+{
+	return file_count(file) > mappings;
+}
+#else
+static inline bool umem_may_be_collapsing(struct file *file, long mappings)
+{
+	return false;
+}
+#endif
+
 #endif /* _UMEM_COMPAT_VMA_H */
