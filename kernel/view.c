@@ -78,8 +78,9 @@ static void umem_insert_run(struct vm_area_struct *vma, struct folio *folio, pgo
 	struct page *pages[UMEM_AROUND_PAGES];
 	unsigned long i, left = nr;
 
+	/* Where pages are is found with bits of their flags that do not change. */
 	for (i = 0; i < nr; i++)
-		pages[i] = folio_file_page(folio, index + i);
+		pages[i] = data_race(folio_file_page(folio, index + i));
 	for (i = 0; i < nr; i = nr - left + 1) {
 		unsigned long addr = vma->vm_start + ((index + i - vma->vm_pgoff) << PAGE_SHIFT);
 
