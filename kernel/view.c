@@ -78,8 +78,8 @@ static void umem_insert_run(struct vm_area_struct *vma, struct folio *folio, pgo
 	struct page *pages[UMEM_AROUND_PAGES];
 	unsigned long i, left = nr;
 
-	/* Where pages are is found with bits of their flags that do not change. */
 	for (i = 0; i < nr; i++)
+		/* Where pages are is found with bits of their flags that do not change. */
 		pages[i] = data_race(folio_file_page(folio, index + i));
 	for (i = 0; i < nr; i = nr - left + 1) {
 		unsigned long addr = vma->vm_start + ((index + i - vma->vm_pgoff) << PAGE_SHIFT);
@@ -144,7 +144,8 @@ static vm_fault_t umem_guest_fault(struct vm_fault *vmf)
 	 * dropped under this lock, so either the bit is seen here, or whoever
 	 * set it waits for the lock and undoes the mapping.
 	 */
-	folio = page_folio(vmf->page);
+	/* The word that tells is one of a list in folios that are not large. */
+	folio = data_race(page_folio(vmf->page));
 	if (umem_page_missing(region, vmf->pgoff)) {
 		ret = VM_FAULT_NOPAGE;
 	} else if (folio_test_large(folio) && (vmf->vma->vm_flags & VM_MIXEDMAP)) {
