@@ -8,8 +8,7 @@
  * brings them one by one in the order in which they are asked for. So at any time all of
  * them wait but the one that was answered last.
  */
-#include "umem_selftest.h"
-#include <linux/userfaultfd.h>
+#include "bench.h"
 
 #define PASSES		3
 #define FAULTS		8192UL	/* of a pass, that are counted */
@@ -21,14 +20,6 @@ static unsigned long nr_pages, nr_threads;
 static bool writing;
 static int memory_fd, pager_fd;
 static atomic_ulong nr_touching;
-
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1e9 + ts.tv_nsec;
-}
 
 /* umem */
 
@@ -90,18 +81,7 @@ static void serve_next(unsigned long faults)
 
 static void open_userfault(void)
 {
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register r = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-
-	memory_fd = memfd_create("bench", MFD_CLOEXEC);
-	CHECK(memory_fd >= 0 && !ftruncate(memory_fd, nr_pages * PAGE), "memfd");
-	view = map(memory_fd, nr_pages * PAGE);
-	pager_fd = syscall(SYS_userfaultfd, O_CLOEXEC);
-	CHECK(pager_fd >= 0 && !ioctl(pager_fd, UFFDIO_API, &api), "userfaultfd: %s",
-	      strerror(errno));
-	r.range.start = (uintptr_t)view;
-	r.range.len = nr_pages * PAGE;
-	CHECK(!ioctl(pager_fd, UFFDIO_REGISTER, &r), "UFFDIO_REGISTER: %s", strerror(errno));
+	pager_fd = userfaultfd(nr_pages, &memory_fd, &view);
 }
 
 static void serve_userfault(unsigned long faults)

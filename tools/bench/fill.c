@@ -4,8 +4,7 @@
  * NUMBER" for each figure. With the clock of a host that counts instructions (-icount
  * shift=0) a nanosecond is an instruction.
  */
-#include "umem_selftest.h"
-#include <linux/userfaultfd.h>
+#include "bench.h"
 
 #define PAGES	16384UL		/* 64 MiB */
 #define AT_ONCE	64UL		/* pages of a call, 256 KiB */
@@ -13,14 +12,6 @@
 
 static char *view, *source;
 static int memory_fd, pager_fd;
-
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1e9 + ts.tv_nsec;
-}
 
 static void tell(const char *way, const char *what, double start)
 {
@@ -30,19 +21,7 @@ static void tell(const char *way, const char *what, double start)
 
 static void open_userfaultfd(void)
 {
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-
-	memory_fd = syscall(SYS_memfd_create, "fill", 1U /* MFD_CLOEXEC */);
-	CHECK(memory_fd >= 0 && !ftruncate(memory_fd, PAGES * PAGE), "memfd: %s",
-	      strerror(errno));
-	view = map(memory_fd, PAGES * PAGE);
-	pager_fd = syscall(SYS_userfaultfd, O_CLOEXEC);
-	CHECK(pager_fd >= 0 && !ioctl(pager_fd, UFFDIO_API, &api), "userfaultfd: %s",
-	      strerror(errno));
-	reg.range.start = (uintptr_t)view;
-	reg.range.len = PAGES * PAGE;
-	CHECK(!ioctl(pager_fd, UFFDIO_REGISTER, &reg), "UFFDIO_REGISTER: %s", strerror(errno));
+	pager_fd = userfaultfd(PAGES, &memory_fd, &view);
 }
 
 static void fill_userfaultfd(unsigned long page)

@@ -3,7 +3,7 @@
  * What dirty tracking costs, for track.py: a line "NAME NUMBER" for each figure. With the
  * clock of a host that counts instructions (-icount shift=0) a nanosecond is an instruction.
  */
-#include "umem_selftest.h"
+#include "bench.h"
 #include <linux/kvm.h>
 #include <sys/resource.h>
 
@@ -15,14 +15,6 @@
 
 static int region_fd, pager_fd;
 static char *view;
-
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1e9 + ts.tv_nsec;
-}
 
 static void tell(const char *name, const char *what, double value)
 {

@@ -387,18 +387,24 @@ static void read_choice(const char *path, char *choice, size_t size)
 	snprintf(choice, size, "%.*s", (int)(to - from - 1), from + 1);
 }
 
-static void without_huge_folios_there_are_pages(void)
-{
-	char before[32];
+static char shmem_enabled[32];	/* what it was before */
 
-	read_choice(SHMEM_ENABLED, before, sizeof(before));
-	write_text(SHMEM_ENABLED, "deny");
-	region_fd = huge_region(LENGTH);
+/* A region that is made, and missing, while the kernel has that for all of shared memory */
+static void setup_while(const char *choice, uint32_t flags)
+{
+	read_choice(SHMEM_ENABLED, shmem_enabled, sizeof(shmem_enabled));
+	write_text(SHMEM_ENABLED, choice);
+	region_fd = region_with(flags, LENGTH, NULL);
 	pager_fd = pager(region_fd);
 	guest = map(region_fd, LENGTH);
 	CHECK_EQ(mark_missing(pager_fd, 0, LENGTH), LENGTH / PAGE);
+}
+
+static void without_huge_folios_there_are_pages(void)
+{
+	setup_while("deny", UMEM_CREATE_HUGE);
 	allocate();
-	write_text(SHMEM_ENABLED, before);
+	write_text(SHMEM_ENABLED, shmem_enabled);
 	CHECK_EQ(info(region_fd).huge_folios, 0);
 	CHECK_EQ(info(region_fd).huge_fallbacks, NR_BLOCKS * BLOCK_PAGES);
 	copy_pages(offset_of(0, 0), BLOCK_PAGES, 'a');
@@ -420,19 +426,12 @@ static void a_region_that_did_not_ask_has_pages(void)
 /* What is meant for testing gives them to every file. */
 static void a_region_that_did_not_ask_gets_them_as_well(void)
 {
-	char before[32];
-
-	read_choice(SHMEM_ENABLED, before, sizeof(before));
-	write_text(SHMEM_ENABLED, "force");
-	region_fd = region(LENGTH);
-	pager_fd = pager(region_fd);
-	guest = map(region_fd, LENGTH);
-	CHECK_EQ(mark_missing(pager_fd, 0, LENGTH), LENGTH / PAGE);
+	setup_while("force", 0);
 	copy_pages(offset_of(0, 5), 1, 'a');
 	CHECK_EQ(*page_of(0, 5), 'a');
 	CHECK_EQ(nr_mapped(0), 1);
 	change(pager_fd, UMEM_ZERO, 0, LENGTH);
-	write_text(SHMEM_ENABLED, before);
+	write_text(SHMEM_ENABLED, shmem_enabled);
 	CHECK_EQ(*page_of(0, 5), 'a');
 	wait_until_relaxed(guest);
 	CHECK(!madvise(guest, BLOCK, MADV_DONTNEED), "madvise: %s", strerror(errno));
