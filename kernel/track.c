@@ -167,8 +167,7 @@ static void umem_track_tell(struct umem_track_chunk *chunk, unsigned long *dirty
  * The pages of a large folio from the first dirty one on. Who marks another one because it
  * may be written to holds the folio's lock; for the other marks either order will do.
  */
-static void umem_track_collect_large(struct umem_region *region, unsigned long *dirty,
-				     struct folio *folio, pgoff_t first,
+static void umem_track_collect_large(unsigned long *dirty, struct folio *folio, pgoff_t first,
 				     struct umem_track_chunk *chunk)
 {
 	pgoff_t end = min(folio_next_index(folio), chunk->span.end), index = first + 1;
@@ -199,7 +198,7 @@ static void umem_track_collect_page(struct umem_region *region, unsigned long *d
 	if (IS_ERR_OR_NULL(folio))
 		return;
 	if (folio_test_large(folio)) {
-		umem_track_collect_large(region, dirty, folio, index, chunk);
+		umem_track_collect_large(dirty, folio, index, chunk);
 	} else {
 		folio_mkclean(folio);
 		if (umem_track_is_pinned(folio))

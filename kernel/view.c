@@ -139,13 +139,13 @@ static vm_fault_t umem_guest_fault(struct vm_fault *vmf)
 	if (!(ret & VM_FAULT_LOCKED))
 		return ret;
 
+	/* The word that tells is one of a list in folios that are not large. */
+	folio = data_race(page_folio(vmf->page));
 	/*
 	 * The page may have been marked missing meanwhile. Its contents are
 	 * dropped under this lock, so either the bit is seen here, or whoever
 	 * set it waits for the lock and undoes the mapping.
 	 */
-	/* The word that tells is one of a list in folios that are not large. */
-	folio = data_race(page_folio(vmf->page));
 	if (umem_page_missing(region, vmf->pgoff)) {
 		ret = VM_FAULT_NOPAGE;
 	} else if (folio_test_large(folio) && (vmf->vma->vm_flags & VM_MIXEDMAP)) {

@@ -14,15 +14,8 @@ import counted
 BASE = "userfaultfd"
 
 
-def measure():
-    """Medians, by what brings the pages and how many wait."""
-    with counted.host() as host:
-        host.load_module()
-        return counted.medians(host, "faults")
-
-
 def main():
-    figures = measure()
+    figures = counted.measure("faults")
     ways = list(dict.fromkeys(name.rsplit("/")[0] for name in figures))
     print(f"{'instructions a wait':40}{'1 thread':>10}{'ratio':>7}{'1024':>10}{'ratio':>7}"
           f"{'1024 to 1':>11}")

@@ -13,14 +13,8 @@ import counted
 BASE = "userfaultfd"
 
 
-def measure():
-    with counted.host() as host:
-        host.load_module()
-        return counted.medians(host, "fill")
-
-
 def main():
-    figures = measure()
+    figures = counted.measure("fill")
     ways = list(dict.fromkeys(name.split("/")[0] for name in figures))
     total = {way: figures[f"{way}/fill"] + figures[f"{way}/touch"] for way in ways}
     print(f"{'instructions a page':28}{'ahead':>8}{'fill':>8}{'touch':>8}{'ratio':>8}")
