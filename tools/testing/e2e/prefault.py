@@ -150,8 +150,8 @@ def pages_that_were_touched_are_no_fault_to_the_guest(pair):
         there, touched = faults_after(source, b, "there", 1)
         source.stop()
         _, untouched = faults_after(there, a, "back", 0)
-    # The kernel maps up to 16 pages a fault.
-    expect(touched <= 8 and untouched >= 4096 / 16,
+    # The kernel maps up to 16 pages a fault, and what the guest touched meanwhile has had its fault.
+    expect(touched <= 8 and untouched >= 4096 / 16 / 2,
            f"{touched} faults on 4096 pages with -postcopy-flags 1, {untouched} with 0")
 
 
