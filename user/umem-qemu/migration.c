@@ -269,8 +269,17 @@ static void set_parameters(struct migration *m)
 
 static void give_stream(struct migration *m)
 {
+	m->stream_offered = true;
 	m->ops->ask_qemu(m->context, ASK_GETFD, "getfd",
 			 json_pack("{s:s}", "fdname", STREAM_NAME), true);
+}
+
+/* QEMU has it, and was never told to use it. */
+static void take_stream_back(struct migration *m)
+{
+	if (m->stream_offered && !m->stream_given)
+		ask(m, ASK_NOTHING, "closefd", json_pack("{s:s}", "fdname", STREAM_NAME));
+	m->stream_offered = false;
 }
 
 /* Is a parameter what set_parameters() made it, or has somebody set it since? */
@@ -369,6 +378,7 @@ static void finish(struct migration *m, enum migration_phase phase, const char *
 
 static void undo_done(struct migration *m)
 {
+	take_stream_back(m);
 	restore_settings(m);
 	finish(m, PHASE_IDLE, m->user_cancelled ? "cancelled" : "failed");
 	if (!m->user_cancelled)
@@ -678,12 +688,17 @@ static char *why_not_start(const struct migration *m)
 	return NULL;
 }
 
-/* What a source goes by, asked for at its beginning and again for the switchover. */
+static void ask_memory(struct migration *m)
+{
+	ask(m, ASK_MEMORY, "query-memdev", NULL);
+}
+
+/* What a source goes by, asked for at its beginning and, after pre-copy, for the switchover. */
 static void ask_settings(struct migration *m)
 {
 	ask(m, ASK_CAPABILITIES, "query-migrate-capabilities", NULL);
 	ask(m, ASK_PARAMETERS, "query-migrate-parameters", NULL);
-	ask(m, ASK_MEMORY, "query-memdev", NULL);
+	ask_memory(m);
 }
 
 char *migration_start(struct migration *m, const struct hmp_command *command)
@@ -770,6 +785,14 @@ static void parameters_again_reply(struct migration *m, json_t *result)
 		tell_limits(m);
 }
 
+static void make_qemu_ready(struct migration *m)
+{
+	set_capabilities(m);
+	set_parameters(m);
+	give_stream(m);
+	save(m);
+}
+
 static void spawn(struct migration *m)
 {
 	char *why = m->ops->start_umemd(m->context, m->role, m->command.uri, &m->command,
@@ -782,10 +805,14 @@ static void spawn(struct migration *m)
 	}
 	m->umemd_alive = true;
 	m->umemd_started_us = m->ops->now_us(m->context);
-	save(m);
-	if (m->role == MIGRATION_SOURCE)
-		tell_limits(m);
 	m->phase = m->role == MIGRATION_SOURCE ? PHASE_ADVISE : PHASE_WAIT;
+	save(m);
+	if (m->role == MIGRATION_DESTINATION)
+		return;
+	tell_limits(m);
+	/* While umemd connects. In pre-copy the user may still set, and plug in, what he likes. */
+	if (!m->command.precopy)
+		make_qemu_ready(m);
 }
 
 static void capabilities_reply(struct migration *m, json_t *result)
@@ -845,7 +872,7 @@ static void tls_reply(struct migration *m, json_t *result, const char *error)
 static void parameters_reply(struct migration *m, json_t *result)
 {
 	take_parameters(m, result);
-	if (m->phase == PHASE_ADVISE) {
+	if (m->phase == PHASE_ADVISE) {		/* at the destination */
 		set_parameters(m);
 		return give_stream(m);
 	}
@@ -886,29 +913,17 @@ static void memory_reply(struct migration *m, json_t *result)
 	}
 	if (m->phase == PHASE_QUERY && !m->tls)
 		spawn(m);
-	if (m->phase != PHASE_PREPARE)
-		return;
-	set_capabilities(m);
-	set_parameters(m);
-	give_stream(m);
+	else if (m->phase == PHASE_PREPARE && m->command.precopy)
+		make_qemu_ready(m);
 }
 
-/* The switchover begins. In pre-copy the user may have set, and plugged in, what he liked. */
+/* The switchover begins. */
 static void prepare(struct migration *m)
 {
 	if (m->phase == PHASE_PRECOPY)
 		set_state(m, "switchover");
 	m->phase = PHASE_PREPARE;
 	ask_settings(m);
-}
-
-static void advise(struct migration *m)
-{
-	set_state(m, "advise");
-	if (!m->command.precopy || m->switch_soon)
-		return prepare(m);
-	m->phase = PHASE_PRECOPY;
-	set_state(m, "precopy");
 }
 
 static void converged(struct migration *m, json_t *event)
@@ -936,7 +951,25 @@ static void start_stream(struct migration *m)
 /* All that was set before has been, or it would be another phase. */
 static void got_stream(struct migration *m)
 {
-	if (m->phase == PHASE_PREPARE || m->phase == PHASE_ADVISE)
+	m->stream_taken = true;
+	if (m->phase == PHASE_PREPARE ||
+	    (m->phase == PHASE_ADVISE && m->role == MIGRATION_DESTINATION))
+		start_stream(m);
+}
+
+/* With -p. Memory may have been plugged in while umemd connected: that is known before GO. */
+static void advise(struct migration *m)
+{
+	set_state(m, "advise");
+	if (m->command.precopy && m->switch_soon)
+		return prepare(m);
+	if (m->command.precopy) {
+		m->phase = PHASE_PRECOPY;
+		return set_state(m, "precopy");
+	}
+	m->phase = PHASE_PREPARE;
+	ask_memory(m);
+	if (m->stream_taken)
 		start_stream(m);
 }
 

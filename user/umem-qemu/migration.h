@@ -10,7 +10,7 @@
  * QUERY    how does QEMU stand    ARM      capabilities are set
  * ADVISE   umemd connects         WAIT     umemd waits for a source
  * PRECOPY  umemd sends rounds     ADVISE   a source came, QEMU gets the stream
- * PREPARE  capabilities, stream   LOAD     QEMU reads device state
+ * PREPARE  QEMU gets the stream   LOAD     QEMU reads device state
  * STREAM   the guest runs, QEMU   READY    it is loaded, the source is told
  *          sends video RAM, ROMs
  * SWITCH   the guest is stopped
@@ -20,6 +20,7 @@
  *
  * PRECOPY is there without -p only. It lasts until little enough is dirty, which umemd
  * says, or the user wants no more of it; the guest may be paused and go on meanwhile.
+ * With -p all that PREPARE is for begins in ADVISE.
  *
  * Whatever fails at the source before GO leads through UNDO: QEMU's migration is
  * cancelled, the guest goes on if it ran before, settings are as they were. From
@@ -67,7 +68,7 @@ enum migration_phase {
 /* Questions to QEMU whose answers the machine waits for. */
 enum migration_question {
 	ASK_STATUS,		/* query-status before anything is done */
-	ASK_CAPABILITIES,	/* this, ASK_PARAMETERS and ASK_MEMORY: again before the switchover */
+	ASK_CAPABILITIES,	/* this, ASK_PARAMETERS and ASK_MEMORY: again after pre-copy */
 	ASK_PARAMETERS,
 	ASK_TLS,		/* qom-get: the next of the tls_properties[] */
 	ASK_MEMORY,
@@ -173,6 +174,8 @@ struct migration {
 	bool moved;
 	bool umemd_alive;
 	bool umemd_ready;
+	bool stream_offered;	/* QEMU was asked to take it */
+	bool stream_taken;	/* and has */
 	bool stream_given;	/* QEMU was asked to migrate, or to load */
 	bool stream_over;	/* QEMU has done with it, well or not */
 	bool device_state_done;	/* well */

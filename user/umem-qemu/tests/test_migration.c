@@ -41,6 +41,7 @@ struct world {
 	bool other_shared_memory;
 	bool lacks_capability;
 	bool precopy;		/* start() is without -p */
+	bool connects_late;	/* with -p: QEMU has taken the stream before umemd is connected */
 	bool postcopy_ram;	/* QEMU's capability */
 	json_int_t limit;	/* max-postcopy-bandwidth */
 	json_int_t bandwidth;	/* max-bandwidth */
@@ -443,8 +444,8 @@ enum source_step {
 	STEP_QUERY,	/* the first question is open */
 	STEP_MEMORY,	/* the last question before umemd is open */
 	STEP_ADVISE,	/* umemd was started */
-	STEP_PRECOPY,	/* umemd is connected; with pre-copy it sends rounds */
-	STEP_PREPARE,	/* what may have changed is looked at again */
+	STEP_PRECOPY,	/* umemd is connected unless that is late; with pre-copy it sends rounds */
+	STEP_PREPARE,	/* after pre-copy what may have changed is looked at again */
 	STEP_CAPABILITIES,	/* the capabilities are being set */
 	STEP_PARAMETERS,
 	STEP_GETFD,
@@ -463,6 +464,12 @@ static void converge(struct world *w)
 	umemd(w, "{\"event\":\"converged\",\"remaining_bytes\":8192,\"expected_downtime_ms\":7}");
 }
 
+static void connects(struct world *w)
+{
+	umemd_agrees(w);
+	umemd_state(w, "advise");
+}
+
 static void go_to(struct world *w, enum source_step step)
 {
 	bool runs = !strcmp(w->status, "running");
@@ -473,11 +480,14 @@ static void go_to(struct world *w, enum source_step step)
 	answer_until(w, "query-memdev");
 	if (step == STEP_MEMORY)
 		return;
-	answer_all(w);
+	if (w->precopy)
+		answer_all(w);
+	else
+		answer_until(w, "migrate-set-capabilities");
 	if (step == STEP_ADVISE)
 		return;
-	umemd_agrees(w);
-	umemd_state(w, "advise");
+	if (!w->connects_late)
+		connects(w);
 	if (step == STEP_PRECOPY)
 		return;
 	if (w->precopy)
@@ -493,6 +503,10 @@ static void go_to(struct world *w, enum source_step step)
 	answer_until(w, "getfd");
 	if (step == STEP_GETFD)
 		return;
+	if (w->connects_late) {
+		answer_all(w);
+		connects(w);
+	}
 	answer_until(w, "migrate");
 	if (step == STEP_MIGRATE)
 		return;
@@ -576,16 +590,20 @@ static void assert_undone(struct world *w, const char *what, int step, bool ran)
 
 /* ---- source ---- */
 
-#define SWITCHOVER \
+#define ASK_SETTINGS \
 	"ask query-migrate-capabilities\n" \
 	"ask query-migrate-parameters\n" \
-	"ask query-memdev\n" \
+	"ask query-memdev\n"
+
+#define MAKE_QEMU_READY \
 	"ask migrate-set-capabilities {\"capabilities\":[" \
 	"{\"capability\":\"x-ignore-shared\",\"state\":true}," \
 	"{\"capability\":\"pause-before-switchover\",\"state\":true}," \
 	"{\"capability\":\"postcopy-ram\",\"state\":false}]}\n" \
 	"ask migrate-set-parameters {\"max-bandwidth\":1099511627776}\n" \
-	"ask getfd {\"fdname\":\"umem-state\"} +stream\n" \
+	"ask getfd {\"fdname\":\"umem-state\"} +stream\n"
+
+#define SWITCHOVER \
 	"ask migrate {\"uri\":\"fd:umem-state\"}\n" \
 	"ask query-status\n" \
 	"hurry umemd\n" \
@@ -607,16 +625,17 @@ static void test_source_does_its_steps_in_this_order(void **state)
 	static const char want[] =
 		"log STATE role=source state=setup\n"
 		"ask query-status\n"
-		"ask query-migrate-capabilities\n"
-		"ask query-migrate-parameters\n"
-		"ask query-memdev\n"
+		ASK_SETTINGS
 		"start source tcp:there:4444 32\n"
 		"tell {\"cmd\":\"set\",\"urgent_channels\":1,\"max_bulk_bandwidth\":0,"
 		"\"max_precopy_bandwidth\":134217728,\"downtime_limit_ms\":300,\"bulk_channels\":2}\n"
+		MAKE_QEMU_READY
 		"log STATE role=source state=advise\n"
+		"ask query-memdev\n"
 		SWITCHOVER;
 	struct world *w = *state;
 
+	w->connects_late = true;
 	complete(w);
 	assert_string_equal(w->did.data, want);
 	assert_int_equal(w->dones, 0);
@@ -896,11 +915,19 @@ static const struct {
 	{ "start by QMP", somebody_starts_the_guest, STEP_COMPLETED, STEP_COMPLETED, "let the guest go on" },
 };
 
-static void try_failure(struct world *w, size_t i, enum source_step step, bool precopy, bool ran,
+enum way {
+	WAY_P,
+	WAY_P_CONNECTS_LATE,
+	WAY_PRECOPY,
+	WAYS,
+};
+
+static void try_failure(struct world *w, size_t i, enum source_step step, enum way way, bool ran,
 			bool qemu_resumes)
 {
 	restart(w);
-	w->precopy = precopy;
+	w->precopy = way == WAY_PRECOPY;
+	w->connects_late = way == WAY_P_CONNECTS_LATE;
 	if (!ran)
 		w->status = "paused";
 	go_to(w, step);
@@ -917,9 +944,9 @@ static void test_every_failure_before_go_leaves_the_guest_running_at_the_source(
 
 	for (size_t i = 0; i < ARRAY_SIZE(failures); i++) {
 		for (int step = failures[i].first; step <= (int)failures[i].last; step++) {
-			for (int precopy = 0; precopy < 2; precopy++) {
-				try_failure(w, i, step, precopy, true, true);
-				try_failure(w, i, step, precopy, true, false);
+			for (int way = 0; way < WAYS; way++) {
+				try_failure(w, i, step, way, true, true);
+				try_failure(w, i, step, way, true, false);
 			}
 		}
 	}
@@ -933,8 +960,8 @@ static void test_every_failure_before_go_leaves_a_paused_guest_paused(void **sta
 		if (failures[i].happens == somebody_starts_the_guest)
 			continue;
 		for (int step = failures[i].first; step <= (int)failures[i].last; step++)
-			for (int precopy = 0; precopy < 2; precopy++)
-				try_failure(w, i, step, precopy, false, false);
+			for (int way = 0; way < WAYS; way++)
+				try_failure(w, i, step, way, false, false);
 	}
 }
 
@@ -1247,14 +1274,7 @@ static void test_source_asks_all_it_can_at_once(void **state)
 	struct world *w = *state;
 
 	go_to(w, STEP_QUERY);
-	assert_did(w, "ask query-status\nask query-migrate-capabilities\n"
-		   "ask query-migrate-parameters\nask query-memdev\n");
-	answer_all(w);
-	umemd_agrees(w);
-	forget(w);
-	umemd_state(w, "advise");
-	assert_did(w, "ask query-migrate-capabilities\nask query-migrate-parameters\n"
-		   "ask query-memdev\n");
+	assert_did(w, "ask query-status\n" ASK_SETTINGS);
 	answer_until(w, "migrate-set-capabilities");
 	assert_int_equal(w->nr_asked - w->nr_answered, 3);
 	assert_did(w, "ask getfd {\"fdname\":\"umem-state\"} +stream\n");
@@ -1295,6 +1315,46 @@ static void test_pause_and_resume_of_the_connection_are_shown(void **state)
 	umemd_state(w, "running");
 	assert_string_equal(w->migration.state, "running");
 	assert_null(w->migration.reason);
+}
+
+static void test_stream_that_qemu_need_not_send_is_taken_back(void **state)
+{
+	struct world *w = *state;
+
+	w->connects_late = true;
+	go_to(w, STEP_GETFD);
+	user_cancels(w);
+	play_undo(w, true);
+	assert_did(w, "ask closefd {\"fdname\":\"umem-state\"}\n");
+	assert_undone(w, "cancel", STEP_GETFD, true);
+
+	restart(w);
+	go_to(w, STEP_MEMORY);
+	user_cancels(w);
+	play_undo(w, true);
+	assert_false(did(w, "closefd"));
+
+	restart(w);
+	go_to(w, STEP_STREAM);
+	user_cancels(w);
+	play_undo(w, true);
+	assert_false(did(w, "closefd"));	/* migrate took it */
+}
+
+static void test_shared_memory_plugged_in_while_umemd_connects_is_refused(void **state)
+{
+	struct world *w = *state;
+
+	w->connects_late = true;
+	go_to(w, STEP_GETFD);
+	answer_all(w);
+	w->other_shared_memory = true;
+	connects(w);
+	answer_until(w, "migrate");	/* which was asked already */
+	assert_int_equal(w->migration.phase, PHASE_UNDO);
+	play_undo(w, true);
+	assert_undone(w, "memory", STEP_MIGRATE, true);
+	assert_did(w, "memory backend \"x\" is shared memory outside umem");
 }
 
 /* ---- source, umemds that follow one another ---- */
@@ -1607,6 +1667,8 @@ static void test_precopy_goes_on_until_umemd_says_that_it_converged(void **state
 	assert_string_equal(w->did.data,
 			    "log CONVERGED role=source remaining_bytes=8192 expected_downtime_ms=7\n"
 			    "log STATE role=source state=switchover\n"
+			    ASK_SETTINGS
+			    MAKE_QEMU_READY
 			    SWITCHOVER);
 	assert_int_equal(w->gos, 1);
 }
@@ -3230,6 +3292,8 @@ int main(void)
 		test(test_qemus_death_at_the_source),
 		test(test_replies_that_come_too_late_do_nothing),
 		test(test_source_asks_all_it_can_at_once),
+		test(test_stream_that_qemu_need_not_send_is_taken_back),
+		test(test_shared_memory_plugged_in_while_umemd_connects_is_refused),
 		test(test_pause_and_resume_of_the_connection_are_shown),
 		test(test_after_go_another_umemd_goes_on_whenever_one_ends),
 		test(test_guest_that_was_paused_stays_so_whatever_umemd_says_go),
