@@ -858,6 +858,9 @@ static void take_bitmap(struct source *source, struct channel *channel)
 		return;
 	}
 	scheduler_present(&source->scheduler, frame->region, first, words, frame->count);
+	/* RESUME was heard: sooner, JOIN might overtake it and be refused. */
+	if (!source->side.channels[CHANNEL_URGENT][0])
+		open_page_channels(source);
 }
 
 static void take_end(struct source *source)
@@ -965,9 +968,7 @@ static void send_resume(struct source *source)
 	resume_encode(payload, &resume);
 	scheduler_restart(&source->scheduler);
 	source->all_sent = false;
-	if (!side_sent(&source->side, control, channel_send(control, &frame, payload)))
-		return;
-	open_page_channels(source);
+	side_sent(&source->side, control, channel_send(control, &frame, payload));
 }
 
 static void begin_recovery(struct source *source)
