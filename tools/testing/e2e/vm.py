@@ -185,8 +185,15 @@ class Guest:
                               f" {self.job.output()[-2000:]}")
             if time.monotonic() > deadline:
                 raise lab.JobTimeout(f"{self.name} did not {what} within {timeout} s: "
-                                     f"{self.job.output()[-1000:]} {self.text()[-300:]}")
+                                     f"{self.job.output()[-1000:]} {self.text()[-300:]}\n"
+                                     f"{self._where_its_threads_are()}")
             time.sleep(0.05)
+
+    def _where_its_threads_are(self):
+        """Those of QEMU twice, a second apart, and who waits in its regions."""
+        threads = (f"for t in /proc/$(pgrep -of {self.qemu})/task/*; do"
+                   " echo $(cat $t/comm $t/wchan) $(cut -d' ' -f14,15 $t/stat); cat $t/stack; done")
+        return self.host.run(f"{threads}; sleep 1; {threads}; {BIN / 'umemctl'} stat").out
 
     # What it is told
 
