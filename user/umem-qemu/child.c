@@ -32,10 +32,16 @@ void child_hurry(pid_t pid)
 	setpriority(pid ? PRIO_PGRP : PRIO_PROCESS, (id_t)pid, HURRY_NICE);
 }
 
+static int take_null(int fd)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	return null < 0 || dup2(null, fd) < 0 ? -1 : 0;
+}
+
 static int prepare(const struct child_setup *setup)
 {
 	sigset_t none;
-	int null;
 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -46,11 +52,9 @@ static int prepare(const struct child_setup *setup)
 		child_hurry(0);
 	else if (hurried)
 		setpriority(PRIO_PROCESS, 0, usual_nice);
-	if (setup->no_input) {
-		null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-		if (null < 0 || dup2(null, STDIN_FILENO) < 0)
-			return -1;
-	}
+	if ((setup->no_input && take_null(STDIN_FILENO)) ||
+	    (setup->no_output && take_null(STDOUT_FILENO)))
+		return -1;
 	for (size_t i = 0; i < setup->nr_fds; i++) {
 		if (fcntl(setup->fds[i], F_SETFD, 0))
 			return -1;
@@ -96,8 +100,17 @@ pid_t child_start(const struct child_setup *setup)
 	close(report[0]);
 	if (n <= 0)
 		return pid;
-	waitpid(pid, NULL, 0);
+	child_wait(pid);
 	return -err;
+}
+
+int child_wait(pid_t pid)
+{
+	int status = 0;
+
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return status;
 }
 
 char *child_ended(int status)

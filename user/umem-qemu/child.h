@@ -14,6 +14,7 @@
  * @fds: descriptors it inherits besides 0, 1 and 2
  * @nr_fds: how many
  * @no_input: its standard input is /dev/null
+ * @no_output: its standard output is
  * @own_session: it gets no signals from our terminal
  * @hurry: as if child_hurry() had been called for it; else it has the priority we were started with
  */
@@ -23,6 +24,7 @@ struct child_setup {
 	const int *fds;
 	size_t nr_fds;
 	bool no_input;
+	bool no_output;
 	bool own_session;
 	bool hurry;
 };
@@ -33,6 +35,14 @@ struct child_setup {
  * Return: its pid, or a negative errno, that of execv() included.
  */
 pid_t child_start(const struct child_setup *setup);
+
+/**
+ * child_wait - wait until a program has ended
+ * @pid: from child_start()
+ *
+ * Return: its waitpid() status.
+ */
+int child_wait(pid_t pid);
 
 /**
  * child_hurry - give it a better priority than guests have, where we may do that

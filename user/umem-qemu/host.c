@@ -76,6 +76,36 @@ static int find_umemd(struct host *host, const struct options *options, char **e
 	return host->umemd ? 0 : -1;
 }
 
+/*
+ * That it does not start is told now, not when the guest is to move; and what it is made of
+ * need not be read from a disk then.
+ */
+static int check_umemd(const struct host *host, char **error)
+{
+	char *argv[] = { "umemd", "--version", NULL }, *how;
+	struct child_setup child = {
+		.path = host->umemd,
+		.argv = argv,
+		.no_input = true,
+		.no_output = true,
+	};
+	pid_t pid = child_start(&child);
+	int status;
+
+	if (pid < 0) {
+		*error = text_format("umemd cannot be started from %s: %s", host->umemd, strerror(-pid));
+		return -1;
+	}
+	status = child_wait(pid);
+	if (!status)
+		return 0;
+	how = child_ended(status);
+	*error = text_format("%s --version %s, wanted status 0; install umemd (make install), or name it with --umemd PATH",
+			     host->umemd, how);
+	free(how);
+	return -1;
+}
+
 /* QEMU would say so too, but not what to do about it. */
 static int check_kvm(const struct options *options, char **error)
 {
@@ -186,7 +216,7 @@ static int keep_from_qemu(const struct options *options, char **error)
 int host_prepare(struct host *host, const struct options *options, char **error)
 {
 	if (host_find_qemu(host, options, error) || find_umemd(host, options, error) ||
-	    check_configs(options, error) || check_kvm(options, error) ||
+	    check_umemd(host, error) || check_configs(options, error) || check_kvm(options, error) ||
 	    keep_from_qemu(options, error))
 		return -1;
 	return create_regions(host, options, error);

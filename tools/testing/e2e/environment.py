@@ -60,6 +60,15 @@ def memory_that_cannot_be_shared_is_refused(host):
         says(host, f"{options} {MINIMAL}", *words)
 
 
+def umemd_that_does_not_start_is_told_at_once(host):
+    need_module(host)
+    host.run("printf '#!/bin/sh\nexec /no-such-loader\n' >/run/umemd && chmod +x /run/umemd && "
+             "printf '#!/no-such-shell\n' >/run/unfit && chmod +x /run/unfit", check=True)
+    says(host, f"--umemd /no-such {MINIMAL}", "--umemd", "/no-such")
+    says(host, f"--umemd /run/unfit {MINIMAL}", "/run/unfit", "No such file")
+    says(host, f"--umemd /run/umemd {MINIMAL}", "/run/umemd", "status 127", "make install")
+
+
 def programs_explain_themselves(host):
     need_module(host)
     for program in ("umem-qemu", "umemd"):
@@ -91,6 +100,7 @@ TESTS = [
     without_permission_it_says_how_to_get_it,
     without_kvm_it_says_modprobe,
     memory_that_cannot_be_shared_is_refused,
+    umemd_that_does_not_start_is_told_at_once,
     programs_explain_themselves,
     qemu_options_pass_through,
 ]

@@ -20,15 +20,13 @@ static int run(const char *script, const struct child_setup *how)
 {
 	char *argv[] = { "sh", "-c", (char *)script, NULL };
 	struct child_setup setup = *how;
-	int status;
 	pid_t pid;
 
 	setup.path = "/bin/sh";
 	setup.argv = argv;
 	pid = child_start(&setup);
 	assert_true(pid > 0);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	return status;
+	return child_wait(pid);
 }
 
 static void test_only_the_descriptors_named_are_inherited(void **state)
@@ -65,6 +63,13 @@ static void test_no_input_reads_end_of_file(void **state)
 {
 	(void)state;
 	assert_int_equal(run("! read -r line", &(struct child_setup){ .no_input = true }), 0);
+}
+
+static void test_no_output_goes_nowhere(void **state)
+{
+	(void)state;
+	assert_int_equal(run("[ /proc/self/fd/1 -ef /dev/null ]",
+			     &(struct child_setup){ .no_output = true }), 0);
 }
 
 static void test_own_session_is_led_by_the_child(void **state)
@@ -155,6 +160,7 @@ int main(void)
 		cmocka_unit_test(test_only_the_descriptors_named_are_inherited),
 		cmocka_unit_test(test_blocked_signals_and_sigpipe_are_as_new),
 		cmocka_unit_test(test_no_input_reads_end_of_file),
+		cmocka_unit_test(test_no_output_goes_nowhere),
 		cmocka_unit_test(test_own_session_is_led_by_the_child),
 		cmocka_unit_test(test_what_we_start_is_in_a_hurry_only_if_it_is_told_to),
 		cmocka_unit_test(test_exec_that_fails_is_an_errno),
