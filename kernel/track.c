@@ -156,6 +156,12 @@ struct umem_track_chunk {
 #define UMEM_TRACK_CHUNK_PAGES	\
 	(sizeof_field(struct umem_track_chunk, bits) * BITS_PER_BYTE)
 
+/* What is marked meanwhile, behind this, is told by the next call. */
+static pgoff_t umem_track_next(const unsigned long *dirty, pgoff_t end, pgoff_t index)
+{
+	return data_race(find_next_bit(dirty, end, index));
+}
+
 static void umem_track_tell(struct umem_track_chunk *chunk, unsigned long *dirty, pgoff_t index)
 {
 	clear_bit(index, dirty);
@@ -170,9 +176,9 @@ static void umem_track_tell(struct umem_track_chunk *chunk, unsigned long *dirty
 static void umem_track_collect_large(unsigned long *dirty, struct folio *folio, pgoff_t first,
 				     struct umem_track_chunk *chunk)
 {
-	pgoff_t end = min(folio_next_index(folio), chunk->span.end), index = first + 1;
+	pgoff_t end = min(folio_next_index(folio), chunk->span.end), index = first;
 
-	for_each_set_bit_from(index, dirty, end)
+	while ((index = umem_track_next(dirty, end, index + 1)) < end)
 		umem_track_tell(chunk, dirty, index);
 	unmap_mapping_pages(folio->mapping, folio->index, folio_nr_pages(folio), false);
 	/* Nothing maps it any more. The page cache has a reference for each page, we one. */
@@ -212,13 +218,15 @@ static void umem_track_collect_page(struct umem_region *region, unsigned long *d
 static void umem_track_collect_chunk(struct umem_region *region, unsigned long *dirty,
 				     struct umem_track_chunk *chunk)
 {
-	pgoff_t index = chunk->span.start;
+	pgoff_t end = chunk->span.end, index;
 
 	chunk->told = 0;
 	bitmap_zero(chunk->bits, UMEM_TRACK_CHUNK_PAGES);
-	for_each_set_bit_from(index, dirty, chunk->span.end) {
+	index = umem_track_next(dirty, end, chunk->span.start);
+	while (index < end) {
 		umem_track_collect_page(region, dirty, index, chunk);
 		cond_resched();
+		index = umem_track_next(dirty, end, index + 1);
 	}
 	cond_resched();
 }
