@@ -119,21 +119,28 @@ static int take_event(struct nl_msg *message, void *context)
 	return NL_OK;
 }
 
-static int join(struct netlink *netlink, const char *group)
+/* Their numbers first: an event that came meanwhile would be taken for the answer. */
+static int join_groups(struct netlink *netlink)
 {
-	int number = genl_ctrl_resolve_grp(netlink->socket, UMEM_FAMILY_NAME, group);
+	static const char *const groups[] = { UMEM_MCGRP_REGIONS, UMEM_MCGRP_DISCARDS };
+	int numbers[ARRAY_SIZE(groups)], err = 0;
 
-	return number < 0 ? number : nl_socket_add_membership(netlink->socket, number);
+	for (size_t i = 0; i < ARRAY_SIZE(groups); i++) {
+		numbers[i] = genl_ctrl_resolve_grp(netlink->socket, UMEM_FAMILY_NAME, groups[i]);
+		if (numbers[i] < 0)
+			return numbers[i];
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(groups) && !err; i++)
+		err = nl_socket_add_membership(netlink->socket, numbers[i]);
+	return err;
 }
 
 char *netlink_listen(struct netlink *netlink, void (*take)(json_t *event, void *context),
 		     void *context)
 {
 	struct listener listener = { take, context };
-	int err = join(netlink, UMEM_MCGRP_REGIONS);
+	int err = join_groups(netlink);
 
-	if (!err)
-		err = join(netlink, UMEM_MCGRP_DISCARDS);
 	if (err == -NLE_PERM)
 		return text_copy("events: Linux before 6.8 tells them only to who may see all regions, wanted root");
 	if (err)
