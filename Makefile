@@ -52,7 +52,8 @@ help:
 	@echo '  make check-kernel    not part of check: KERNEL=6.12 (or 7, or any that is installed), the'
 	@echo '                       module built for that kernel and tested on it'
 	@echo '  make check-debug     not part of check: the module on kernels that look for bugs, and 5'
-	@echo '                       minutes of stress on each; builds them first, 10 minutes each, once'
+	@echo '                       minutes of stress on each; builds them first, 10 minutes each, once;'
+	@echo '                       from then on check has check-debug-short'
 	@echo '  make check-form      not part of check, which has check-form-short, the module only and no'
 	@echo '                       Coccinelle: checkpatch, sparse, kernel-doc, Coccinelle'
 	@echo '  make check-mutants   not part of check: breaks each promise, sees the tests fail'
@@ -131,7 +132,8 @@ SUITES := check-unit check-fuzz check-form-short check-lab check-selftests check
 
 # Hosts keep little more than one of two processors busy.
 check: lab-build
-	@tools/testing/run-suites $(O)/check $(SUITES) -- check-install check-recovery
+	@tools/testing/run-suites $(O)/check $(SUITES) -- check-install check-recovery \
+		$$($(PYTHON) tools/testing/lab/debug.py cached debug && echo check-debug-short)
 
 check-unit: deps-build
 	$(MAKE) -C user BUILD=$(O)/user check

@@ -83,4 +83,7 @@ def _configure(name, tree):
 if __name__ == "__main__":
     if sys.argv[1:2] != ["cached"] or sys.argv[2:] == [] or sys.argv[2] not in CONFIGS:
         sys.exit(f"usage: {sys.argv[0]} cached {'|'.join(CONFIGS)}")
-    sys.exit(not is_cached(sys.argv[2]))
+    try:
+        sys.exit(not is_cached(sys.argv[2]))
+    except LabError as error:
+        sys.exit(f"{sys.argv[0]}: {error}")
