@@ -472,6 +472,15 @@ static void come_and_go(unsigned int *seed)
 	CHECK_EQ(waitpid(pid, NULL, 0), pid);
 }
 
+static bool all_wrote(const struct writer *writers, int nr, unsigned long times)
+{
+	for (int i = 0; i < nr; i++)
+		if (__atomic_load_n(&writers[i].writes, __ATOMIC_RELAXED) <= times)
+			return false;
+	return true;
+}
+
+/* For 10 seconds, or until enough has happened: the kernel may be one that looks for bugs. */
 static void views_come_and_go_while_it_starts_and_stops(void)
 {
 	struct writer writers[3] = { 0 };
@@ -486,7 +495,7 @@ static void views_come_and_go_while_it_starts_and_stops(void)
 		CHECK(!pthread_create(&writers[i].thread, NULL, writer_main, &writers[i]),
 		      "pthread_create");
 	}
-	for (; time(NULL) < end; rounds++) {
+	for (; time(NULL) < end || rounds <= 10 || !all_wrote(writers, 3, 10); rounds++) {
 		view = map(region_fd, NR * PAGE);
 		(void)*(volatile char *)(view + (NR - 1) * PAGE);
 		track_start();
@@ -499,11 +508,8 @@ static void views_come_and_go_while_it_starts_and_stops(void)
 		CHECK(!track(UMEM_TRACK_STOP, &t, 0, 0, NULL), "STOP");
 	}
 	race_stop = true;
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 3; i++)
 		pthread_join(writers[i].thread, NULL);
-		CHECK(writers[i].writes > 10, "%lu times", writers[i].writes);
-	}
-	CHECK(rounds > 10, "%lu rounds", rounds);
 	printf("# %lu rounds, views of %lu processes\n", rounds,
 	       writers[0].writes + writers[1].writes + writers[2].writes);
 }
