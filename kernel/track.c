@@ -156,9 +156,9 @@ struct umem_track_chunk {
 #define UMEM_TRACK_CHUNK_PAGES	\
 	(sizeof_field(struct umem_track_chunk, bits) * BITS_PER_BYTE)
 
-/* What is marked meanwhile, behind this, is told by the next call. */
 static pgoff_t umem_track_next(const unsigned long *dirty, pgoff_t end, pgoff_t index)
 {
+	/* What is marked meanwhile, behind this, is told by the next call. */
 	return data_race(find_next_bit(dirty, end, index));
 }
 
