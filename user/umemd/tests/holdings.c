@@ -12,6 +12,7 @@
 
 #define KIB_A_PAGE	4
 #define LAZY_SLACK	6	/* 6.12 keeps more; and that is less than one a region */
+#define SYSFS_LONGEST	4095	/* of an attribute, without the NUL that comes after it */
 #define DROPS		3	/* what was used lately stays the first time */
 
 static int write_to(const char *path, const char *text)
@@ -51,14 +52,19 @@ static int open_shrinkers(int *shrinkers, size_t *nr)
 	return 0;
 }
 
+/*
+ * sysfs copies what is written into memory of these caches: a 1 alone makes a whole slab of
+ * kmalloc-8 one that a CPU allocates from, 512 objects. One of a page has 8.
+ */
 static int shrink_slabs(void)
 {
+	static const char text[SYSFS_LONGEST] = "1";
 	static int shrinkers[HOLDINGS_MAX];
 	static size_t nr;
 	int err = nr ? 0 : open_shrinkers(shrinkers, &nr);
 
 	for (size_t i = 0; !err && i < nr; i++) {
-		if (write(shrinkers[i], "1", 1) < 0)
+		if (write(shrinkers[i], text, sizeof(text)) < 0)
 			err = -errno;
 	}
 	return err;
