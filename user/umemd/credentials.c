@@ -354,7 +354,7 @@ struct credentials *credentials_load(const struct credentials_setup *setup, bool
 	int err = -ENOMEM;
 
 	wrong(error, "out of memory");
-	if (credentials) {
+	if (credentials && !gnutls_global_init()) {
 		credentials->setup = *setup;
 		credentials->server = server;
 		err = set_priority(credentials, error);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <gnutls/gnutls.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,6 +9,9 @@
 #include "umemd/options.h"
 #include "umemd/sandbox.h"
 #include "umemd/source.h"
+
+/* What only TLS needs is for credentials_load(), not for each start. */
+GNUTLS_SKIP_GLOBAL_INIT
 
 static int close_others(const struct options *options)
 {
