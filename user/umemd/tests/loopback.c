@@ -42,7 +42,7 @@
 #define PAGE		4096UL
 #define MIB		(1UL << 20)
 #define REGIONS		16
-#define TIMEOUT_MS	(20000 * patience)
+#define TIMEOUT_MS	(60000 * patience)
 #define TEST_SECONDS	30	/* what UMEM_TEST_SECONDS is on a kernel that looks for no bugs */
 
 static int patience = 1;
@@ -2982,9 +2982,11 @@ static void move_crowd(struct migration *crowd)
 		make_crowds_regions(&crowd[i]);
 		begin_destination(&crowd[i], NULL);
 		begin_source(&crowd[i], crowd[i].port, NULL);
+		/* A destination has ten seconds to answer, not to wait for 31 others to start. */
+		both_advise(&crowd[i]);
 	}
 	for (unsigned int i = 0; i < CROWD && !test_failed; i++)
-		switch_over(&crowd[i]);
+		hand_over(&crowd[i]);
 	for (unsigned int i = 0; i < CROWD && !test_failed; i++) {
 		toucher.m = &crowd[i];
 		touch(&toucher);
