@@ -1530,6 +1530,8 @@ static void umemd_state(struct migration *m, const char *state, const char *mess
 
 	if (!strcmp(state, "end"))
 		return all_present(m);
+	if (m->held || m->replacing)
+		return;		/* said before it was told to stop */
 	if (may_pause && !strcmp(state, "paused"))
 		return pause_for(m, "%s", message);
 	if (may_pause && !strcmp(state, "recover"))

@@ -1539,6 +1539,9 @@ static void test_paused_by_hand_there_is_no_umemd_until_recovered(void **state)
 	assert_null(migration_pause(&w->migration));
 	refused(migration_pause(&w->migration), "paused already, until migrate_recover");
 	refused(migration_restart_umemd(&w->migration), "there is no umemd (by migrate_pause");
+	umemd_state(w, "recover");
+	umemd_state(w, "running");
+	assert_string_equal(w->migration.state, "paused");
 	umemd_obeys(w);
 	assert_int_equal(w->timer, 0);
 	migration_timer(&w->migration);
