@@ -72,7 +72,8 @@ module:
 	@cp -rsfT $(CURDIR)/kernel $(O)/kernel-$(KVER)/kernel
 	@cp -rsfT $(CURDIR)/uapi $(O)/kernel-$(KVER)/uapi
 	$(MAKE) -C $(KDIR) M=$(O)/kernel-$(KVER)/kernel modules
-	@cp $(O)/kernel-$(KVER)/kernel/umem.ko $(O)/kernel-$(KVER)/umem.ko
+	@cd $(O)/kernel-$(KVER) && cmp -s kernel/umem.ko umem.ko || \
+		{ cp kernel/umem.ko umem.ko.new && mv umem.ko.new umem.ko; }
 
 user:
 	$(MAKE) -C user BUILD=$(O)/user

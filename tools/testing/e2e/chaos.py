@@ -23,7 +23,7 @@ GUEST = {"memory_mib": 96, "pages": 2000, "threads": 2, "rate": 20}
 SLOW = "8mbit"     # till all that is to be done was
 FAST = "400mbit"
 SLOW_FOR = 5, 20   # seconds after GO, at least and at most
-PATIENCE = 120     # seconds, of a migration with all that happens to it
+PATIENCE = 300     # seconds, of a migration with all that happens to it
 
 hosts = migrations.hosts
 

@@ -212,6 +212,7 @@ class Shuttle:
         source.mark = len(source.output())
         if way.precopy:
             source.type("migrate_set_capability postcopy-ram on")
+            source.type("migrate_set_parameter downtime-limit 10000")
         source.type(f"migrate -d {'' if way.precopy else '-p '}"
                     f"tcp:{destination.host.ip}:{vm.PORT}")
         return relay

@@ -20,7 +20,7 @@ def hosts():
     It was built here, as this machine's distribution is the host's, for the host's kernel: in an
     emulated host gcc needs minutes for that. DKMS builds the module there nevertheless.
     """
-    checkout().mkdir()
+    checkout().mkdir(exist_ok=True)
     files = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
                            cwd=lab.REPO, check=True, stdout=subprocess.PIPE).stdout
     tar = subprocess.run(["tar", "--null", "--ignore-failed-read", "-T", "-", "-c"],
@@ -34,7 +34,8 @@ def hosts():
 
 def guest_runs(host, program):
     guest = vm.Guest(host, "guest", launcher=program, pages=2000).start()
-    guest.wait_ready()
+    with vm.booting():
+        guest.wait_ready()
     guest.wait_ops(50)
     guest.type("quit")
     expect(guest.job.wait(30) == 0, f"quit ends with {guest.job.rc}")

@@ -19,8 +19,8 @@ from vm import expect
 CTL = vm.BIN / "umemctl"
 SUCCOR = vm.REGION.parent / "succor.so"
 PAGES = 1500
-TOUCHED = range(0, PAGES, 125)  # few, for an emulated processor now and then resets at one
-ARRIVED = TOUCHED[:4]
+TOUCHED = range(0, PAGES, 250)  # few, for an emulated processor now and then resets at one
+ARRIVED = TOUCHED[:2]
 GUEST = {
     "memory_mib": "256M,slots=1,maxmem=512M",
     "pages": PAGES,

@@ -51,6 +51,8 @@ class Bench:
 
     def clean(self):
         """Stop what a test left and read the kernel logs; a host that died is replaced."""
+        if self._hosts is None:     # they did not boot
+            return None
         hosts = self._hosts if isinstance(self._hosts, tuple) else (self._hosts,)
         complaint = None
         try:
@@ -58,9 +60,7 @@ class Bench:
                 for guest in vm.guests_of(host):
                     guest.stop()
                 host.check_kernel_log()
-        except lab.HostDied as error:
-            complaint = error
-        except lab.KernelComplaint as error:
+        except lab.LabError as error:
             complaint = error
         if complaint:
             self.close(complaint)

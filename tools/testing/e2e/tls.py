@@ -91,7 +91,12 @@ def wrong_credentials_are_refused_and_the_guest_runs_on(pair):
     source.type("migrate_set_parameter tls-hostname else.example")
     refusals.refused(source, uri, r'does not name host "else\.example"')
     source.type('migrate_set_parameter tls-hostname ""')
-    said = [event.text for event in destination.events() if event.name == "REFUSED"]
+
+    def told():
+        return [event.text for event in destination.events() if event.name == "REFUSED"]
+
+    destination.wait_for(lambda: len(told()) >= 3, 60, "refuse three times")
+    said = told()
     expect(len(said) == 3 and "speaks without TLS" in said[0], f"the destination says {said}")
     vm.migrate(source, destination)
     vm.wait_end(source, destination)

@@ -167,6 +167,7 @@ def all_of_it_from_a_shell(pair):
     refused(f"migrate {uri}", "state precopy")
     a.run(f"{CTL} cancel", check=True)
     source.wait_for(lambda: info()["status"] == "cancelled", 30, "be cancelled")
+    destination.wait_event("REFUSED")
     source.wait_ops(200)
 
     waiting = a.start(f"exec {CTL} migrate {uri}")

@@ -80,7 +80,7 @@ class Event:
     name: str
     text: str
 
-    PATTERN = re.compile(r"(?:^|\) )umem-qemu: (\S+Z) event (\S+) ?(.*)$", re.M)
+    PATTERN = re.compile(r"umem-qemu: (\S+Z) event (\S+) ?(.*)$", re.M)
 
     @classmethod
     def all_in(cls, text):

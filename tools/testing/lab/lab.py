@@ -39,7 +39,7 @@ import kernels
 from kernel import BUILD, REPO, LabError
 
 HERE = REPO / "tools" / "testing" / "lab"
-BOOT_TIMEOUT = 60
+BOOT_TIMEOUT = 180
 HOST_MODULES = ["virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay", "virtio_net"]
 
 KERNEL_COMPLAINTS = re.compile(
