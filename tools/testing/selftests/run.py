@@ -32,7 +32,7 @@ PROGRAMS["umemctl"] = f"{HERE / 'umemctl.py'} {USER / 'umemctl'}"
 PROGRAMS["loopback"] = f"{USER / 'loopback'} {USER / 'umemd'}"
 NEED_KVM = {"access_kvm", "track_kvm"}
 NEED_SPEED = {"loopback"}
-TIMEOUT = 1200
+TIMEOUT = 2400
 TEST_SECONDS = 30
 # On kernels that can. An emulated processor is slow: more accesses are watched, and for longer.
 LOOK_FOR_BUGS = """cd /sys/kernel/debug; echo clear >kmemleak; [ ! -e kcsan ] || echo on >kcsan
