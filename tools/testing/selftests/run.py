@@ -38,7 +38,7 @@ TEST_SECONDS = 30
 LOOK_FOR_BUGS = """cd /sys/kernel/debug; echo clear >kmemleak; [ ! -e kcsan ] || echo on >kcsan
     cd /sys/module/kcsan/parameters && echo 100 >skip_watch && echo 300 >udelay_task"""
 # For placement, which comes first: two nodes, each with a block of 128 MiB that can go
-TWO_NODES = "numa=fake=2 movablecore=528M"
+TWO_NODES = "numa=fake=2 movablecore=528M numa_balancing=disable"
 
 
 def run_program(host, program, stress):

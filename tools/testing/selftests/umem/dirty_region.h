@@ -40,10 +40,11 @@ static inline uint64_t collect(void)
 
 static inline void collect_until_clean(void)
 {
-	for (int i = 0; i < 10; i++) {
+	for (int i = 0; i < 1000; i++) {
 		empty_lists();
 		if (!collect())
 			return;
+		msleep(1);
 	}
 	CHECK_EQ(collect(), 0);
 }
@@ -103,18 +104,28 @@ static inline unsigned long copy_dirty(void)
 	return __builtin_popcountll(bits);
 }
 
+static inline bool all_wrote(const struct writer *writers, int nr, unsigned long times)
+{
+	for (int i = 0; i < nr; i++) {
+		if (writers[i].writes <= times)
+			return false;
+	}
+	return true;
+}
+
+/* For RACE_SECONDS, or until all have written: the kernel may be one that looks for bugs. */
 static inline void race(struct writer *writers, int nr)
 {
 	unsigned long rounds = 0, told = 0;
 	time_t end = time(NULL) + RACE_SECONDS;
 
-	alarm(2 * RACE_SECONDS);
+	alarm(RACE_SECONDS + BUSY * test_seconds());
 	setup();
 	track_start();
 	for (int i = 0; i < nr; i++)
 		CHECK(!pthread_create(&writers[i].thread, NULL, writer_main, &writers[i]),
 		      "pthread_create");
-	while (time(NULL) < end) {
+	while (time(NULL) < end || !all_wrote(writers, nr, 100)) {
 		told += copy_dirty();
 		rounds++;
 		if (!(rounds % 16))
@@ -124,7 +135,6 @@ static inline void race(struct writer *writers, int nr)
 	for (int i = 0; i < nr; i++) {
 		pthread_join(writers[i].thread, NULL);
 		printf("# %s: %lu writes\n", writers[i].name, writers[i].writes);
-		CHECK(writers[i].writes > 100, "%s", writers[i].name);
 	}
 	copy_dirty();
 	printf("# %lu rounds of collection told %lu pages\n", rounds, told);

@@ -629,7 +629,7 @@ static void random_operations_keep_to_the_model(void)
 	int seconds = text ? atoi(text) : 10;
 	pthread_t threads[NR_THREADS];
 
-	alarm(2 * seconds + 60);
+	alarm(2 * seconds + BUSY * test_seconds());
 	signal(SIGBUS, sigbus);
 	for (struct area *area = areas; area < areas + NR_REGIONS; area++)
 		prepare(area);

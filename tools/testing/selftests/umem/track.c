@@ -472,14 +472,6 @@ static void come_and_go(unsigned int *seed)
 	CHECK_EQ(waitpid(pid, NULL, 0), pid);
 }
 
-static bool all_wrote(const struct writer *writers, int nr, unsigned long times)
-{
-	for (int i = 0; i < nr; i++)
-		if (__atomic_load_n(&writers[i].writes, __ATOMIC_RELAXED) <= times)
-			return false;
-	return true;
-}
-
 /* For 10 seconds, or until enough has happened: the kernel may be one that looks for bugs. */
 static void views_come_and_go_while_it_starts_and_stops(void)
 {

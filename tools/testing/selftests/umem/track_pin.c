@@ -125,7 +125,7 @@ static void write_through_the_pin(int page, const char *text)
 		 strlen(text));
 	for (int i = 0; i < 5000 && !memmem(guest + page * PAGE, PAGE, text, strlen(text)); i++)
 		msleep(1);
-	CHECK_EQ(poll(&pfd, 1, 0), 1);
+	CHECK_EQ(poll(&pfd, 1, 5000), 1);
 	CHECK(memmem(guest + page * PAGE, PAGE, text, strlen(text)), "the page went elsewhere");
 }
 
