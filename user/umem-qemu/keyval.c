@@ -144,11 +144,15 @@ void keyval_set(struct keyval *keyval, const char *key, const char *value)
 		return;
 	}
 	for (size_t i = keyval->nr; i-- > 0;) {
-		if (!strcmp(keyval->pairs[i].key, key)) {
-			free(keyval->pairs[i].value);
-			keyval->pairs[i].value = text_copy(value);
-			return;
-		}
+		struct keyval_pair *pair = &keyval->pairs[i];
+
+		if (strcmp(pair->key, key) && (pair->value || !is_negation(pair->key, key)))
+			continue;
+		free(pair->key);
+		free(pair->value);
+		pair->key = text_copy(key);
+		pair->value = text_copy(value);
+		return;
 	}
 	add_pair(keyval, text_copy(key), text_copy(value), false);
 }

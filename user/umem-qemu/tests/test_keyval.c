@@ -106,6 +106,18 @@ static void test_json_form_keeps_its_types(void **state)
 	keyval_destroy(&keyval);
 }
 
+static void test_what_is_set_counts_even_after_a_no(void **state)
+{
+	struct keyval keyval = parse("ram,align=4k,noalign,x=1", "qom-type");
+
+	(void)state;
+	assert_string_equal(keyval_get(&keyval, "align"), "off");
+	keyval_set(&keyval, "align", "2M");
+	assert_string_equal(keyval_get(&keyval, "align"), "2M");
+	assert_formats(&keyval, "ram,align=4k,align=2M,x=1");
+	keyval_destroy(&keyval);
+}
+
 static void test_broken_json_is_refused_with_what_came(void **state)
 {
 	struct keyval keyval;
@@ -169,6 +181,7 @@ int main(void)
 		cmocka_unit_test(test_bare_key_is_on_and_no_key_is_off),
 		cmocka_unit_test(test_set_and_remove_change_only_what_they_name),
 		cmocka_unit_test(test_json_form_keeps_its_types),
+		cmocka_unit_test(test_what_is_set_counts_even_after_a_no),
 		cmocka_unit_test(test_broken_json_is_refused_with_what_came),
 		cmocka_unit_test(test_sizes_are_read_as_qemu_reads_them),
 		cmocka_unit_test(test_booleans_are_qemus_words_only),
