@@ -78,6 +78,8 @@ static void opened(void *owner, int fd)
 /* The bytes as a demultiplexer without any rules would have them. */
 static void note(const uint8_t *bytes, size_t size)
 {
+	uint32_t number;
+
 	for (size_t i = 0; i < size; i++) {
 		if (data_left) {
 			struct sent *to = &sent[data_channel];
@@ -94,10 +96,13 @@ static void note(const uint8_t *bytes, size_t size)
 		} else if (magic_sent && nr_partial == MUX_HEADER) {
 			nr_partial = 0;
 			data_channel = partial[0] % MUX_CHANNELS;
+			number = partial[4] | (uint32_t)partial[5] << 8 |
+				 (uint32_t)partial[6] << 16 | (uint32_t)partial[7] << 24;
 			if (partial[1] == MUX_DATA)
-				data_left = partial[4] | (uint32_t)partial[5] << 8 |
-					    (uint32_t)partial[6] << 16 |
-					    (uint32_t)partial[7] << 24;
+				data_left = number;
+			/* More than was sent, and the stream breaks. */
+			else if (partial[1] == MUX_CREDIT && number <= MUX_WINDOW)
+				mux.channels[data_channel].allowed += number;
 		}
 	}
 }
@@ -237,10 +242,8 @@ static void step(struct input *input, bool source)
 		break;
 	case STEP_CREDIT:
 		channel %= MUX_CHANNELS;
-		/* Given is what mux_receive() allowed them: both sides count alike. */
 		if (owed[channel]) {
 			send_record(channel, MUX_CREDIT, (uint32_t)owed[channel]);
-			mux.channels[channel].allowed += (uint32_t)owed[channel];
 			owed[channel] = 0;
 		}
 		break;
