@@ -98,13 +98,13 @@ class Side(vm.Guest):
         self.shell.do(f"kill -9 {self.pids(*names)}")
 
     def adopt(self):
-        self.job.wait(30)
+        self.job.wait(90)
         self.said += self.job.output()
         self.job = self.host.start(
             f"{SAY_PID} exec {BIN}/umem-qemu --adopt {self.name} -monitor stdio",
             stdin=True, name=f"{self.name}-adopted")
         # a QEMU that was loading may have ended when the stream did
-        self.job.wait_output("event ADOPTED|its QEMU .*: No such process|has left a record", 30)
+        self.job.wait_output("event ADOPTED|its QEMU .*: No such process|has left a record", 90)
 
     def stop(self):
         if self.ended:
@@ -125,19 +125,19 @@ class Shell:
     def do(self, command):
         self._done += 1
         self.job.write(f"{command}; echo done {self._done}\n")
-        self.job.wait_output(f"^done {self._done}$", 30)
+        self.job.wait_output(f"^done {self._done}$", 90)
 
 
 class Relay:
     def __init__(self, host):
         self.job = host.start(f"exec {vm.HERE}/relay {vm.PORT}", stdin=True, name="relay")
-        self.job.wait_output("^listening", 30)
+        self.job.wait_output("^listening", 90)
         self._start = 0
 
     def session(self, port, steps):
         self._start = len(self.job.output())
         self.tell("\t".join(["session", str(port), *steps]))
-        self.job.wait_output("^ready", 30, self._start)
+        self.job.wait_output("^ready", 90, self._start)
 
     def tell(self, line):
         self.job.write(line + "\n")
@@ -153,7 +153,7 @@ class Relay:
 
     def counts(self):
         self.tell("counts")
-        return json.loads(self.job.wait_output(r"^\{.*\}$", 30, self._start)[0])
+        return json.loads(self.job.wait_output(r"^\{.*\}$", 90, self._start)[0])
 
 
 class Shuttle:
@@ -431,9 +431,9 @@ def destination_fails_before_go(pair):
             failing = fail(source, destination)
             event = next(failing)
             shuttle.migrate(destination)
-            source.wait_for(lambda: source.says(event), 60, f"come to {event}: {fail.__name__}")
+            source.wait_for(lambda: source.says(event), 180, f"come to {event}: {fail.__name__}")
             reason = next(failing)
-            source.wait_for(lambda: source.says("FAILED"), 60, f"fail: {fail.__name__}")
+            source.wait_for(lambda: source.says("FAILED"), 180, f"fail: {fail.__name__}")
             for side in (source, destination):
                 side.shell.do(EMPTY)
             shuttle.stays(destination, reason)

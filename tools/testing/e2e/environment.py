@@ -92,7 +92,7 @@ def qemu_options_pass_through(host):
     job.write("info cpus\ninfo memdev\n")
     job.wait_output(r"CPU #2[^$]*64 ?M?|67108864", 60)
     job.write("quit\n")
-    expect(job.wait(30) == 0, f"quit ends with {job.rc}: {job.output()}")
+    expect(job.wait(90) == 0, f"quit ends with {job.rc}: {job.output()}")
 
 
 TESTS = [

@@ -38,7 +38,7 @@ def guest_runs(host, program):
         guest.wait_ready()
     guest.wait_ops(50)
     guest.type("quit")
-    expect(guest.job.wait(30) == 0, f"quit ends with {guest.job.rc}")
+    expect(guest.job.wait(90) == 0, f"quit ends with {guest.job.rc}")
 
 
 def dkms_builds_installs_and_removes_the_module(host):

@@ -47,7 +47,7 @@ def migrate_while_touched(pair, options):
     destination.wait_event("LISTENING")
     a.run(f"{vm.REGION} fill $(pgrep -f {source.qemu})", check=True)
     toucher = b.start(f"{vm.REGION} touch $(pgrep -f {destination.qemu}) {TOUCHED_MS}", stdin=True)
-    toucher.wait_output("ready", 30)
+    toucher.wait_output("ready", 90)
     source.type(f"migrate -d {options} tcp:{b.ip}:{vm.PORT}")
     destination.wait_event("GO")
     started = time.monotonic()

@@ -76,7 +76,7 @@ def sixty_four_threads_touch_missing_pages_at_once(pair):
     before = destination.count("faults")
     position = len(destination.text())
     destination.tell_guest("storm")
-    done = destination.wait_text(r"storm done threads=(\d+) mismatches=(\d+)", 120, position)
+    done = destination.wait_text(r"storm done threads=(\d+) mismatches=(\d+)", 360, position)
     expect(done[1] == "64" and done[2] == "0", f"the guest says {done[0]}")
     faults = destination.count("faults") - before
     expect(faults >= 64, f"only {faults} pages were waited for")
@@ -91,7 +91,7 @@ def background_is_limited_while_it_runs_and_compressed(pair):
     vm.migrate(source, destination)
     started = time.monotonic()
     time.sleep(3)
-    source.wait_for(lambda: int(source.info()["requests"]) > 100, 60, "be asked")
+    source.wait_for(lambda: int(source.info()["requests"]) > 100, 180, "be asked")
     info, limit = source.info(), 20_000 * (time.monotonic() - started) + 100_000
     expect(int(info["transferred bulk"].split()[0]) < limit, f"{limit}: info migrate says {info}")
     source.ask("info migrate_parameters", r"max-postcopy-bandwidth: 10240\b")
@@ -218,7 +218,7 @@ def destination_killed_before_go_leaves_the_guest_running(pair):
     source.wait_event("STOP")
     destination.stop()
     source.wait_event("RESUME")
-    source.job.wait_output(r"migrate: .*; the guest runs on here", 30, position)
+    source.job.wait_output(r"migrate: .*; the guest runs on here", 90, position)
     source.ask("info status", r"VM status: running")
     source.ask("info migrate", r"Migration status: failed")
     check_guest(source)
@@ -307,7 +307,7 @@ def memory_that_has_arrived_is_mapped_by_huge_pages(pair):
     size, at_end = huge_pages_of(destination)
     destination.wait_more_reports(2)  # the first may tell of a wait for the last pages
     reports = len(destination.reports())
-    destination.wait_event("COLLAPSED", 120)
+    destination.wait_event("COLLAPSED", 360)
     destination.wait_more_reports(1)
     gap = max(report.gap_us for report in destination.reports()[reports:]) / 1000
     mapped = huge_pages_of(destination)[1]

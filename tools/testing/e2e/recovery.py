@@ -47,7 +47,7 @@ class Recovers:
         if error[0]:
             return
         for guest, before in zip(self._guests, self._before):
-            guest.wait_for(lambda: self._runs(guest) > before, 60, "go on")
+            guest.wait_for(lambda: self._runs(guest) > before, 180, "go on")
 
     @staticmethod
     def _runs(guest):
@@ -65,7 +65,7 @@ def umemd_is_killed_at_the_source_at_the_destination_and_at_both(pair):
         expect(destination.count("pages remaining") > 0, "it was all there already")
     # the other side may have gone on already when the last one was killed
     for guest in (source, destination):
-        guest.wait_for(lambda: guest.info().get("umemd restarts") == "2", 60, "start the second")
+        guest.wait_for(lambda: guest.info().get("umemd restarts") == "2", 180, "start the second")
     complete(source, destination)
 
 
@@ -116,13 +116,13 @@ def network_that_is_gone_for_ten_seconds(pair):
         host.limit_link(None)
     a.limit_link(SLOW)
     arrived = destination.count("pages present")
-    destination.wait_for(lambda: destination.count("pages present") > arrived, 60, "go on")
+    destination.wait_for(lambda: destination.count("pages present") > arrived, 180, "go on")
     complete(source, destination)
 
 
 def kill_umem_qemu(guest):
     guest.host.run(f"pkill -9 -f '[u]mem-qemu .*(-name|--adopt) {guest.name} '", check=True)
-    guest.job.wait(30)
+    guest.job.wait(90)
 
 
 def adopt(guest):
@@ -142,7 +142,7 @@ def umem_qemu_is_killed_and_another_adopts_its_qemu(pair):
         for guest in victims:
             adopt(guest)
         for guest in (source, destination):
-            guest.wait_for(lambda: guest.info()["Migration status"] == "running", 60, "go on")
+            guest.wait_for(lambda: guest.info()["Migration status"] == "running", 180, "go on")
     expect(destination.count("pages remaining") > 0, "it was all there already")
     complete(source, destination)
     # nobody else runs it at the source, either
@@ -168,7 +168,7 @@ def umem_qemu_killed_before_the_hand_over_leaves_the_guest_at_the_source(pair):
     source.wait_event("STOP")
     kill_umem_qemu(source)
     adopt(source)
-    source.wait_for(lambda: "failed" in source.info()["Migration status"], 30, "undo it")
+    source.wait_for(lambda: "failed" in source.info()["Migration status"], 90, "undo it")
     source.ask("info status", r"VM status: running")
     check_guest(source)
 

@@ -21,7 +21,7 @@ def running_source(pair):
     return source.boot()
 
 
-def refused(source, uri, pattern, options="-p", timeout=60):
+def refused(source, uri, pattern, options="-p", timeout=180):
     """The migration is refused with these words and the guest never stopped."""
     position = source.type(f"migrate {options} {uri}")
     source.job.wait_output(pattern, timeout, position)
@@ -70,7 +70,7 @@ def a_refused_destination_takes_the_next_guest(pair):
         before = len([e for e in destination.events() if e.name == "REFUSED"])
         pair[1].run(f"{vm.HERE / 'knock'} 127.0.0.1 {PORT} {path}", check=True)
         destination.wait_for(
-            lambda: len([e for e in destination.events() if e.name == "REFUSED"]) > before, 30,
+            lambda: len([e for e in destination.events() if e.name == "REFUSED"]) > before, 90,
             f"refuse {words}")
         refusal = [e for e in destination.events() if e.name == "REFUSED"][-1]
         expect(words in refusal.text, f"wanted {words!r} in: {refusal.text}")
@@ -114,8 +114,8 @@ def servers_that_are_not_umem(pair):
 def port_in_use(pair):
     first = listening(pair)
     second = vm.Guest(pair[1], "second", incoming=f"tcp:0:{PORT}").start()
-    second.job.wait_output(rf"{PORT}.*in use", 30)
-    second.job.wait(30)
+    second.job.wait_output(rf"{PORT}.*in use", 90)
+    second.job.wait(90)
     expect(second.job.rc not in (0, None), f"it ended with {second.job.rc}")
     expect(first.alive(), "the first one is gone")
 

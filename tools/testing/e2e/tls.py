@@ -95,7 +95,7 @@ def wrong_credentials_are_refused_and_the_guest_runs_on(pair):
     def told():
         return [event.text for event in destination.events() if event.name == "REFUSED"]
 
-    destination.wait_for(lambda: len(told()) >= 3, 60, "refuse three times")
+    destination.wait_for(lambda: len(told()) >= 3, 180, "refuse three times")
     said = told()
     expect(len(said) == 3 and "speaks without TLS" in said[0], f"the destination says {said}")
     vm.migrate(source, destination)

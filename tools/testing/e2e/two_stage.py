@@ -38,7 +38,7 @@ def begin(source, destination):
 
 
 def wait_round(source, count):
-    source.wait_for(lambda: int(source.info().get("round", 0)) >= count, 120,
+    source.wait_for(lambda: int(source.info().get("round", 0)) >= count, 360,
                     f"come to round {count}")
     info = source.info()
     expect(info["Migration status"] == "precopy", f"info migrate says {info}")
@@ -157,7 +157,7 @@ def all_of_it_from_a_shell(pair):
                f"umemctl {command} ended with {result.rc}: {result.out}")
 
     def wait_precopy(count):
-        source.wait_for(lambda: info().get("round", 0) >= count, 120, f"come to round {count}")
+        source.wait_for(lambda: info().get("round", 0) >= count, 360, f"come to round {count}")
         expect(info()["status"] == "precopy", f"umemctl info --json says {info()}")
 
     refused("start-postcopy", "no migration is under way")
@@ -166,7 +166,7 @@ def all_of_it_from_a_shell(pair):
     wait_precopy(1)
     refused(f"migrate {uri}", "state precopy")
     a.run(f"{CTL} cancel", check=True)
-    source.wait_for(lambda: info()["status"] == "cancelled", 30, "be cancelled")
+    source.wait_for(lambda: info()["status"] == "cancelled", 90, "be cancelled")
     destination.wait_event("REFUSED")
     source.wait_ops(200)
 
@@ -174,7 +174,7 @@ def all_of_it_from_a_shell(pair):
     wait_precopy(2)
     a.run(f"{CTL} start-postcopy", check=True)
     vm.wait_end(source, destination)
-    expect(waiting.wait(30) == 0, f"umemctl migrate ended with {waiting.rc}: {waiting.output()}")
+    expect(waiting.wait(90) == 0, f"umemctl migrate ended with {waiting.rc}: {waiting.output()}")
     expect("round" in waiting.output() and "completed" in waiting.output(),
            f"umemctl migrate says {waiting.output()}")
     refused("cancel", "cannot be called back")

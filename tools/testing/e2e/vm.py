@@ -151,11 +151,11 @@ class Guest:
         reports = self.reports()
         return reports[-1] if reports else None
 
-    def wait_text(self, pattern, timeout=60, start=0):
+    def wait_text(self, pattern, timeout=180, start=0):
         return self.wait_for(lambda: re.compile(pattern, re.M).search(self.text(), start), timeout,
                           f"say {pattern!r}")
 
-    def wait_file(self, path, pattern, timeout=60):
+    def wait_file(self, path, pattern, timeout=180):
         """Wait till a file that the guest's QEMU writes matches."""
         self.wait_for(lambda: path.exists() and re.search(pattern, path.read_text(errors="replace")),
                    timeout, f"write {pattern!r} to {path.name}")
@@ -163,13 +163,13 @@ class Guest:
     def wait_ready(self):
         return self.wait_text(r"umem-guest: ready pages=(\d+)", BOOT_TIMEOUT)
 
-    def wait_ops(self, count, timeout=60):
+    def wait_ops(self, count, timeout=180):
         """Wait till so many more operations are done: the guest runs."""
         start = self.last().ops if self.last() else 0
         self.wait_for(lambda: self.last() and self.last().ops >= start + count, timeout,
                    f"do {count} operations")
 
-    def wait_more_reports(self, count=3, timeout=60):
+    def wait_more_reports(self, count=3, timeout=180):
         seen = len(self.reports())
         self.wait_for(lambda: len(self.reports()) >= seen + count, timeout, "report")
 
@@ -203,21 +203,21 @@ class Guest:
         self.job.write(line + "\n")
         return position
 
-    def ask(self, line, pattern, timeout=30):
+    def ask(self, line, pattern, timeout=90):
         return self.job.wait_output(pattern, timeout, self.type(line))
 
     def tell_guest(self, line):
         """A line to the program in the guest."""
         self.host.run(f"echo '{line}' >{self._port}.in", check=True)
 
-    def read_in_order(self, first, count, timeout=60):
+    def read_in_order(self, first, count, timeout=180):
         """Have the guest check pages of its table, one after another."""
         position = len(self.text())
         self.tell_guest(f"read {first} {count}")
         match = self.wait_text(r"read done first=\d+ mismatches=(\d+)", timeout, position)
         expect(match[1] == "0", f"{match[1]} pages are corrupt")
 
-    def sweep(self, rounds, timeout=180):
+    def sweep(self, rounds, timeout=540):
         """Have the guest check every page of its table; gives (pages, mismatches)."""
         position = len(self.text())
         self.tell_guest(f"sweep {rounds}")
@@ -235,7 +235,7 @@ class Guest:
                 return event
         return None
 
-    def wait_event(self, name, timeout=60):
+    def wait_event(self, name, timeout=180):
         return self.wait_for(lambda: self.event(name), timeout, f"come to the event {name}")
 
     def info(self):
@@ -268,7 +268,7 @@ class Guest:
     def stop(self):
         if self.job and self.job.poll() is None:
             self.job.kill()
-            self.job.wait(30)
+            self.job.wait(90)
         # umem-qemu killed outright leaves QEMU and umemd running: a promise, not a leak
         self.host.run(f"pkill -9 -f {self.qemu}; pkill -9 -x umemd")
 
@@ -286,7 +286,7 @@ def migrate(source, destination, options="-p"):
     destination.wait_event("RESUME")
 
 
-def wait_end(source, destination, timeout=180):
+def wait_end(source, destination, timeout=540):
     destination.wait_event("END", timeout)
     source.wait_event("END")
 

@@ -165,11 +165,11 @@ class Job:
             self.host.check_alive()
         return self.rc
 
-    def wait(self, timeout=60):
+    def wait(self, timeout=180):
         self.host.wait_for(lambda: self.rc is not None, timeout, self)
         return self.rc
 
-    def wait_output(self, pattern, timeout=60, start=0):
+    def wait_output(self, pattern, timeout=180, start=0):
         """Wait till the output from character start on matches; give the match."""
         deadline = time.monotonic() + timeout
         while True:
@@ -428,7 +428,7 @@ class Host:
         self.send({"start": number, "cmd": cmd, "output": output, "stdin": stdin})
         return job
 
-    def run(self, cmd, timeout=60, check=False):
+    def run(self, cmd, timeout=180, check=False):
         """Run a shell command to its end; with check, raise if it fails."""
         job = self.start(cmd)
         try:
