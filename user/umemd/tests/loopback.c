@@ -2643,7 +2643,7 @@ static void test_damaged_pages(struct migration *m)
 	struct handmade source;
 	struct waiter waiter;
 	struct umem_info info;
-	uint64_t started, ms;
+	uint64_t started, ms, at_once = UINT64_MAX;
 
 	lonely_destination(m);
 	begin_by_hand(m, &source, FEATURE_CHECKSUM);
@@ -2652,9 +2652,12 @@ static void test_damaged_pages(struct migration *m)
 	start_waiting(&waiter, m, 5);
 	hear_request(&source, 5, 0, 0);
 	for (int times = 1; times <= 2; times++) {
+		started = now_ns();
 		send_page(&source, times & 1 ? CHANNEL_URGENT : CHANNEL_BULK, 5, 55, true);
-		hear_request(&source, 5, FRAME_REQUEST_AGAIN, 0);
+		at_once = min(at_once, hear_request(&source, 5, FRAME_REQUEST_AGAIN, started));
 	}
+	/* A busy host may hold up one of them. */
+	check(at_once < 200, "it took %llu ms", (unsigned long long)at_once);
 	started = now_ns();
 	send_page(&source, CHANNEL_URGENT, 5, 55, true);
 	expect(&m->destination, "damaged", "region", "ram0");
