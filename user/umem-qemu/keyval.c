@@ -101,6 +101,12 @@ static bool is_negation(const char *written, const char *key)
 	return !strncmp(written, "no", 2) && !strcmp(written + 2, key);
 }
 
+/* KEY, KEY=... or noKEY */
+static bool is_about(const struct keyval_pair *pair, const char *key)
+{
+	return !strcmp(pair->key, key) || (!pair->value && is_negation(pair->key, key));
+}
+
 const char *keyval_get(struct keyval *keyval, const char *key)
 {
 	if (keyval->json)
@@ -127,7 +133,7 @@ void keyval_remove(struct keyval *keyval, const char *key)
 	for (size_t i = 0; i < keyval->nr; i++) {
 		struct keyval_pair *pair = &keyval->pairs[i];
 
-		if (!strcmp(pair->key, key) || (!pair->value && is_negation(pair->key, key))) {
+		if (is_about(pair, key)) {
 			free(pair->key);
 			free(pair->value);
 		} else {
@@ -146,7 +152,7 @@ void keyval_set(struct keyval *keyval, const char *key, const char *value)
 	for (size_t i = keyval->nr; i-- > 0;) {
 		struct keyval_pair *pair = &keyval->pairs[i];
 
-		if (strcmp(pair->key, key) && (pair->value || !is_negation(pair->key, key)))
+		if (!is_about(pair, key))
 			continue;
 		free(pair->key);
 		free(pair->value);
