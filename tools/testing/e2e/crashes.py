@@ -76,9 +76,6 @@ class Side(vm.Guest):
         """Of this migration: a source may have tried before."""
         return vm.Event.all_in(self.output()[self.mark:])
 
-    def says(self, name, words=""):
-        return [event for event in self.events() if event.name == name and words in event.text]
-
     def moved(self):
         return self.says("GO", "role=source") or self.says("ADOPTED", "role=source moved=true")
 

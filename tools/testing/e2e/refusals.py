@@ -67,12 +67,11 @@ def a_refused_destination_takes_the_next_guest(pair):
     for number, (data, words) in enumerate(knocks):
         path = pair[1].dir / f"knock.{number}"
         path.write_bytes(data)
-        before = len([e for e in destination.events() if e.name == "REFUSED"])
+        before = len(destination.says("REFUSED"))
         pair[1].run(f"{vm.HERE / 'knock'} 127.0.0.1 {PORT} {path}", check=True)
         destination.wait_for(
-            lambda: len([e for e in destination.events() if e.name == "REFUSED"]) > before, 90,
-            f"refuse {words}")
-        refusal = [e for e in destination.events() if e.name == "REFUSED"][-1]
+            lambda: len(destination.says("REFUSED")) > before, 90, f"refuse {words}")
+        refusal = destination.says("REFUSED")[-1]
         expect(words in refusal.text, f"wanted {words!r} in: {refusal.text}")
     vm.migrate(source, destination)
     vm.wait_end(source, destination)

@@ -229,11 +229,11 @@ class Guest:
     def events(self):
         return Event.all_in(self.job.output())
 
+    def says(self, name, words=""):
+        return [event for event in self.events() if event.name == name and words in event.text]
+
     def event(self, name):
-        for event in self.events():
-            if event.name == name:
-                return event
-        return None
+        return next(iter(self.says(name)), None)
 
     def wait_event(self, name, timeout=180):
         return self.wait_for(lambda: self.event(name), timeout, f"come to the event {name}")
