@@ -3349,9 +3349,11 @@ static void test_precopy_page_named_before_it_comes(struct migration *m)
 	say(&source, CHANNEL_BULK, FRAME_PAGES, FRAME_PAGES_EARLY, 2, pages, sizeof(pages));
 	say(&source, CHANNEL_BULK, FRAME_SYNC, FRAME_SYNC_LAST, 1, "", 0);
 	say(&source, CHANNEL_CONTROL, FRAME_PUBLISH, 0, 0, "", 0);
-	for (int i = 0; i < TIMEOUT_MS / 10 && (!info.missing || info.missing == m->to[0].length); i++) {
-		usleep(10000);
+	for (int i = 0; i < TIMEOUT_MS / 10; i++) {
 		check(!umem_info(m->to[0].fd, &info));
+		if (info.missing && info.missing != m->to[0].length)
+			break;
+		usleep(10000);
 	}
 	check(info.missing == m->to[0].length - PAGE_BYTES, "%llu bytes are missing",
 	      (unsigned long long)info.missing);

@@ -59,9 +59,10 @@ struct test {
 	      _ret, strerror(errno), strerror(want));				\
 } while (0)
 
-/* How long a test may take: more, where the kernel looks for bugs; and on a busy machine */
+/* What hangs is ended after so many times as long: the machine may be busy. */
 #define BUSY	4
 
+/* How long a test may take: more, where the kernel looks for bugs */
 static inline unsigned int test_seconds(void)
 {
 	const char *text = getenv("UMEM_TEST_SECONDS");
@@ -304,8 +305,8 @@ static inline void empty_lists(void)
 	void *page = &any;
 	int node = 0, status;
 
-	CHECK(syscall(SYS_move_pages, 0, 1UL, &page, &node, &status, 1 << 1 /* MPOL_MF_MOVE */) >= 0,
-	      "move_pages: %s", strerror(errno));
+	CHECK(syscall(SYS_move_pages, 0, 1UL, &page, &node, &status,
+		      1 << 1 /* MPOL_MF_MOVE */) >= 0, "move_pages: %s", strerror(errno));
 }
 
 /* The next event, which must come. */
