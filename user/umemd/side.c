@@ -308,9 +308,7 @@ void side_receive(struct side *side, enum channel_kind kind, unsigned int index)
 		if (err == -EAGAIN)
 			return;
 		if (err != 1) {
-			if (!err && kind == CHANNEL_CONTROL && side->session.state == SESSION_END)
-				side_finish(side, 0);
-			else if (err == -EPROTO && !stream_failed(side, channel))
+			if (err == -EPROTO && !stream_failed(side, channel))
 				side_lost(side, "%s: %s", side->name, error);
 			else
 				channel_ended(side, channel, error);

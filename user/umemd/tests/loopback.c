@@ -2526,14 +2526,20 @@ static bool hand_over_by_hand(struct migration *m, struct handmade *source)
 	       expect_state(&m->destination, "running");
 }
 
-static void resume_by_hand(struct migration *m, struct handmade *source)
+static void say_resume(struct migration *m, struct handmade *source)
 {
 	uint8_t resume[RESUME_BYTES] = { 0 };
-	struct frame frame;
 
 	connect_by_hand(m, source, CHANNEL_CONTROL);
 	put16(resume + SESSION_SIZE, PROTOCOL_VERSION);
 	say(source, CHANNEL_CONTROL, FRAME_RESUME, FRAME_GO_RUN, 0, resume, sizeof(resume));
+}
+
+static void resume_by_hand(struct migration *m, struct handmade *source)
+{
+	struct frame frame;
+
+	say_resume(m, source);
 	join_by_hand(m, source);
 	while (hear(source, CHANNEL_CONTROL, &frame) && frame.type == FRAME_BITMAP)
 		;
@@ -2802,6 +2808,33 @@ static void test_replayed_frames(struct migration *m)
 	check(page_has_seed(m, 0, 1));
 	zero_the_rest(m, &source, 1);
 	expect_end_by_hand(m, &source);
+}
+
+/* One that ended in order between the two ENDs, whose launcher starts another. */
+static void test_source_ends_before_it_said_end(struct migration *m)
+{
+	struct handmade source;
+
+	lonely_destination(m);
+	begin_by_hand(m, &source, FEATURE_CHECKSUM);
+	if (!hand_over_by_hand(m, &source))
+		return;
+	zero_the_rest(m, &source, 0);
+	expect_state(&m->destination, "end");
+	hear_type(&source, CHANNEL_CONTROL, FRAME_END);
+	for (int i = 0; i < 3; i++)
+		shutdown(source.channels[i], SHUT_WR);
+	/* it has seen that when it has ended them, too */
+	for (int i = 0; i < 3; i++) {
+		while (recv(source.channels[i], heard, sizeof(heard), 0) > 0)
+			;
+	}
+	close_by_hand(&source);
+	say_resume(m, &source);
+	hear_type(&source, CHANNEL_CONTROL, FRAME_END);
+	say(&source, CHANNEL_CONTROL, FRAME_END, 0, 0, "", 0);
+	check(wait_side(&m->destination) == 0);
+	close(source.channels[CHANNEL_CONTROL]);
 }
 
 /* Giving a source up. */
@@ -3908,6 +3941,8 @@ static const struct {
 	{ "every page damaged three times: all arrive", test_many_damaged_pages },
 	{ "pages twice, late and out of order change nothing", test_replayed_pages },
 	{ "other frames twice: broken off and resumed, nothing lost", test_replayed_frames },
+	{ "a source that ends before it said END: its successor hears END",
+	  test_source_ends_before_it_said_end },
 	{ "a source given up: SIGBUS for what is missing, all else goes on", test_source_given_up },
 	{ "a source given up while it returns", test_source_given_up_while_it_returns },
 	{ "256 regions at a time, migrated onto and removed in a loop, leave nothing behind",
