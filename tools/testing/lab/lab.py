@@ -327,13 +327,17 @@ class Host:
         for key, value in settings.items():
             if re.search(r"[\s,:]", str(value)):
                 raise LabError(f"{key} {value!r}: the lab cannot do with blanks, ',' or ':' in it")
+        # With no more than one processor ever, QEMU emulates locked instructions as plain ones, while
+        # its devices read the rings of virtio at the same time: now and then a card was not told
+        # that there was something to send, and sent nothing any more.
+        smp = f"{self.smp},maxcpus={max(self.smp, 2)}"
         append = ("console=ttyS0 panic=-1 oops=panic printk.devkmsg=on mitigations=off "
                   + " ".join(f"lab.{key}={value}" for key, value in settings.items())
                   + f" {self.append}")
         argv = ["qemu-system-x86_64", "-name", f"umem-lab-{self.name}", "-nodefaults",
                 "-no-user-config", "-display", "none", "-no-reboot",
                 "-accel", f"tcg,thread={'single' if self.counting else 'multi'}", "-cpu", "EPYC,+svm,+npt" if self.kvm else "EPYC,-svm",
-                "-m", str(self.mem_mib * min(chosen.patience, 2)), "-smp", str(self.smp),
+                "-m", str(self.mem_mib * min(chosen.patience, 2)), "-smp", smp,
                 "-kernel", str(chosen.vmlinux), "-initrd", str(initrd), "-append", append,
                 "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console",
                 "-device", "virtio-serial-pci",
