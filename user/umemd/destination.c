@@ -446,18 +446,24 @@ static void add_range(struct umem_copy_entry *ranges, uint32_t *count, uint64_t 
 	ranges[(*count)++] = (struct umem_copy_entry){ offset, address, PAGE_BYTES };
 }
 
-/* @flags: of enum umem_fill_flags */
+/*
+ * @flags: of enum umem_fill_flags. A missing page is zero, but for what came early: it need not be
+ * cleared again.
+ */
 static int deliver(struct destination_region *region, const struct delivery *delivery,
 		   uint32_t flags)
 {
+	bool clear = precopies(region->destination);
 	int err = 0;
 
 	if (delivery->nr_copies)
 		err = umem_copy(region->watch.fd, flags, delivery->copies, delivery->nr_copies,
 				NULL);
 	for (uint32_t i = 0; i < delivery->nr_zeroes && !err; i++)
-		err = umem_zero(region->watch.fd, flags, delivery->zeroes[i].offset,
-				delivery->zeroes[i].length, NULL);
+		err = clear ? umem_zero(region->watch.fd, flags, delivery->zeroes[i].offset,
+					delivery->zeroes[i].length, NULL) :
+			      umem_publish(region->watch.fd, delivery->zeroes[i].offset,
+					   delivery->zeroes[i].length, NULL);
 	return err;
 }
 

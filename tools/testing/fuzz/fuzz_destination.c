@@ -114,12 +114,16 @@ static void sent_frame(struct connection *connection, const struct frame *frame,
 		sent_discard(connection, frame, payload);
 }
 
-/* What is shown of what came early is the last copy of a page, and no old one. */
+/* What is shown of what came early is the last copy of a page, and no old one. Else it is zero. */
 static void check_shown(uint32_t region, uint64_t page, const uint8_t *contents)
 {
 	uint64_t checksum = early.pages[region][page].checksum, offset = page * PAGE_BYTES;
 
 	check_page(region, page, contents);
+	if (!(world.side->features & FEATURE_PRECOPY)) {
+		must(is_zero(contents));
+		return;
+	}
 	if (!early.same || !(world.side->features & FEATURE_CHECKSUM) || !world_is_heard() ||
 	    early.pages[region][page].many)
 		return;

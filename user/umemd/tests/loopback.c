@@ -2553,11 +2553,15 @@ static uint64_t word_by_hand(uint64_t seed, unsigned int word)
 	return mix(seed * 512 + word);
 }
 
-/* One page; a seed of 0 is a zero page. */
-static void send_page(struct handmade *source, enum channel_kind kind, uint64_t page,
-		      uint64_t seed, bool damaged)
+static void send_page_flags(struct handmade *source, enum channel_kind kind, uint64_t page,
+			    uint64_t seed, bool damaged, uint16_t flags)
 {
-	struct frame frame = { .type = FRAME_PAGES, .length = PAGES_ENTRY, .count = 1 };
+	struct frame frame = {
+		.type = FRAME_PAGES,
+		.flags = flags,
+		.length = PAGES_ENTRY,
+		.count = 1,
+	};
 	struct page_entry entry = { .offset = page * PAGE, .zero = !seed };
 	uint8_t bytes[FRAME_HEADER + PAGES_ENTRY + PAGE];
 	uint64_t words[512];
@@ -2574,10 +2578,17 @@ static void send_page(struct handmade *source, enum channel_kind kind, uint64_t 
 	check(send(source->channels[kind], bytes, size, MSG_NOSIGNAL) == (ssize_t)size);
 }
 
+/* One page; a seed of 0 is a zero page. */
+static void send_page(struct handmade *source, enum channel_kind kind, uint64_t page,
+		      uint64_t seed, bool damaged)
+{
+	send_page_flags(source, kind, page, seed, damaged, 0);
+}
+
 static bool page_has_seed(struct migration *m, uint64_t page, uint64_t seed)
 {
 	for (unsigned int i = 0; i < 512; i++) {
-		if (m->to[0].view[page * 512 + i] != word_by_hand(seed, i))
+		if (m->to[0].view[page * 512 + i] != (seed ? word_by_hand(seed, i) : 0))
 			return false;
 	}
 	return true;
@@ -3395,6 +3406,33 @@ static void test_precopy_page_named_before_it_comes(struct migration *m)
 	then_migrates(m);
 }
 
+/* Of two such pages the second comes to who has not seen that there was an early one. */
+static void test_early_page_became_zero(struct migration *m)
+{
+	static const uint8_t both[DISCARD_RANGE] = { [9] = 0x20 };
+	struct handmade source;
+
+	lonely_destination(m);
+	begin_by_hand(m, &source, FEATURE_CHECKSUM | FEATURE_PRECOPY);
+	for (uint64_t page = 0; page < 2; page++)
+		send_page_flags(&source, CHANNEL_BULK, page, page + 1, false, FRAME_PAGES_EARLY);
+	say(&source, CHANNEL_CONTROL, FRAME_DISCARD, 0, 1, both, sizeof(both));
+	say(&source, CHANNEL_BULK, FRAME_SYNC, FRAME_SYNC_LAST, 1, "", 0);
+	say(&source, CHANNEL_CONTROL, FRAME_PUBLISH, 0, 0, "", 0);
+	if (!hand_over_by_hand(m, &source))
+		return;
+	send_page(&source, CHANNEL_BULK, 0, 0, false);
+	check(page_has_seed(m, 0, 0));
+	ends(&m->destination, false);
+	close_by_hand(&source);
+	replace_destination(m, true);
+	expect_state(&m->destination, "paused");
+	resume_by_hand(m, &source);
+	zero_the_rest(m, &source, 1);
+	check(page_has_seed(m, 1, 0));
+	expect_end_by_hand(m, &source);
+}
+
 static void test_silent_stranger(struct migration *m)
 {
 	int silent;
@@ -3929,6 +3967,8 @@ static const struct {
 	  test_precopy_frames_out_of_place },
 	{ "an early page that was named old before it came is not shown",
 	  test_precopy_page_named_before_it_comes },
+	{ "an early page that became zero is zero, also to a successor",
+	  test_early_page_became_zero },
 	{ "1 MiB of noise: refused, with and without magic", test_noise },
 	{ "a silent stranger blocks nobody", test_silent_stranger },
 	{ "a silent stranger is sent away", test_silent_stranger_is_sent_away },
