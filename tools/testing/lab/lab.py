@@ -329,9 +329,11 @@ class Host:
                 raise LabError(f"{key} {value!r}: the lab cannot do with blanks, ',' or ':' in it")
         # With no more than one processor ever, QEMU emulates locked instructions as plain ones, while
         # its devices read the rings of virtio at the same time: now and then a card was not told
-        # that there was something to send, and sent nothing any more.
+        # that there was something to send, and sent nothing any more. Where there may be two Linux
+        # does not trust this processor's TSC, and reads its clocks from a device; QEMU's are one.
         smp = f"{self.smp},maxcpus={max(self.smp, 2)}"
         append = ("console=ttyS0 panic=-1 oops=panic printk.devkmsg=on mitigations=off "
+                  "tsc=reliable "
                   + " ".join(f"lab.{key}={value}" for key, value in settings.items())
                   + f" {self.append}")
         argv = ["qemu-system-x86_64", "-name", f"umem-lab-{self.name}", "-nodefaults",
