@@ -6,12 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#if defined(__x86_64__) || defined(__i386__)
-#include <xxh_x86dispatch.h>	/* SSE2, AVX2 or AVX512, as the processor has it */
-#else
-#include <xxhash.h>
-#endif
-
 #include "common/util.h"
 
 /* What a header of each type may say. @each: bytes of payload a @count. */
@@ -531,11 +525,6 @@ int pages_decode(struct page_entry *entries, const struct frame *frame, const ui
 		return wrong(error, "frame PAGES has %u bytes of contents, wanted %u", data,
 			     wanted);
 	return 0;
-}
-
-uint64_t page_checksum(const void *data, uint32_t region, uint64_t offset)
-{
-	return XXH3_64bits_withSeed(data, data ? PAGE_BYTES : 0, offset ^ (uint64_t)region << 56);
 }
 
 size_t bitmap_encode(uint8_t *payload, uint64_t first, const uint64_t *words, uint32_t count)

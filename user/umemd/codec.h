@@ -248,12 +248,6 @@ void page_entry_encode(uint8_t bytes[PAGES_ENTRY], const struct page_entry *entr
 int pages_decode(struct page_entry *entries, const struct frame *frame, const uint8_t *payload,
 		 uint64_t region_pages, char *error);
 
-/**
- * page_checksum - XXH3 of a page and of where it belongs
- * @data: PAGE_BYTES of it, NULL for a zero page
- */
-uint64_t page_checksum(const void *data, uint32_t region, uint64_t offset);
-
 /* Return: the size of the payload. */
 size_t bitmap_encode(uint8_t *payload, uint64_t first, const uint64_t *words, uint32_t count);
 

@@ -20,6 +20,7 @@
 #include "common/util.h"
 #include "libumem.h"
 #include "umemd/bitmap.h"
+#include "umemd/checksum.h"
 #include "umemd/compress.h"
 #include "umemd/damage.h"
 #include "umemd/errands.h"

@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c umemd/side.c \
-	umemd/codec.c umemd/session.c umemd/scheduler.c umemd/histogram.c umemd/pending.c \
-	umemd/blocktime.c umemd/damage.c umemd/pacer.c umemd/window.c umemd/precopy.c \
-	umemd/tracker.c umemd/compress.c umemd/progress.c umemd/touch.c umemd/channel.c umemd/loop.c \
-	umemd/socket.c umemd/strangers.c umemd/mux.c umemd/sandbox.c umemd/errands.c \
-	umemd/credentials.c umemd/tls.c umemd/stream.c umemd/launcher.c umemd/ticket.c \
-	umemd/headroom.c \
+	umemd/codec.c umemd/checksum.c umemd/checksum_scalar.c umemd/session.c umemd/scheduler.c \
+	umemd/histogram.c umemd/pending.c umemd/blocktime.c umemd/damage.c umemd/pacer.c \
+	umemd/window.c umemd/precopy.c umemd/tracker.c umemd/compress.c umemd/progress.c \
+	umemd/touch.c umemd/channel.c umemd/loop.c umemd/socket.c umemd/strangers.c umemd/mux.c \
+	umemd/sandbox.c umemd/errands.c umemd/credentials.c umemd/tls.c umemd/stream.c \
+	umemd/launcher.c umemd/ticket.c umemd/headroom.c \
 	$(common-src)
 umemd-libs := $(shell $(PKG_CONFIG) --libs libseccomp libcap-ng)
 
-umemd-tests := codec scheduler session histogram pending damage blocktime progress pacer window \
-	precopy compress touch options channel socket strangers mux stream credentials tls sandbox \
-	errands ticket headroom
+umemd-tests := codec checksum scheduler session histogram pending damage blocktime progress \
+	pacer window precopy compress touch options channel socket strangers mux stream credentials \
+	tls sandbox errands ticket headroom
 
 # TLS, and for its tests what fills folders of credentials
 tls-parts := umemd/tls.c umemd/credentials.c umemd/codec.c umemd/tests/folder.c
 
 umemd-test_codec-src     := umemd/codec.c
+umemd-test_checksum-src  := umemd/checksum.c umemd/checksum_scalar.c
 umemd-test_scheduler-src := umemd/scheduler.c
 umemd-test_session-src   := umemd/session.c umemd/codec.c
 umemd-test_histogram-src := umemd/histogram.c
@@ -49,7 +50,7 @@ umemd-test_headroom-src  := umemd/headroom.c umemd/tests/folder.c
 
 # Both roles in one host that has /dev/umem: loopback path/of/umemd
 vm-programs  += umemd/tests/loopback.c
-loopback-src := common/jsonl.c umemd/codec.c umemd/tests/folder.c umemd/tests/holdings.c
+loopback-src := common/jsonl.c umemd/codec.c umemd/checksum.c umemd/checksum_scalar.c umemd/tests/folder.c umemd/tests/holdings.c
 
 # Credentials for the tests of migrations
 vm-programs     += umemd/tests/fill_folder.c

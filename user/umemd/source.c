@@ -24,6 +24,7 @@
 #include "common/log.h"
 #include "common/util.h"
 #include "libumem.h"
+#include "umemd/checksum.h"
 #include "umemd/compress.h"
 #include "umemd/errands.h"
 #include "umemd/pacer.h"

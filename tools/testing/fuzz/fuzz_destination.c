@@ -10,6 +10,7 @@
 
 #include "common/util.h"
 #include "umemd/bitmap.h"
+#include "umemd/checksum.h"
 #include "umemd/destination.h"
 #include "world.h"
 

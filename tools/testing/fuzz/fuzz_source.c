@@ -9,6 +9,7 @@
 #include "fuzz.h"
 
 #include "common/util.h"
+#include "umemd/checksum.h"
 #include "umemd/compress.h"
 #include "umemd/source.h"
 #include "world.h"

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/util.h"
+#include "umemd/checksum.h"
 #include "umemd/compress.h"
 #include "umemd/errands.h"
 #include "umemd/sandbox.h"

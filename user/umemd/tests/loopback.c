@@ -35,6 +35,7 @@
 #include "common/uri.h"
 #include "common/util.h"
 #include "libumem.h"
+#include "umemd/checksum.h"
 #include "umemd/codec.h"
 #include "umemd/tests/folder.h"
 #include "umemd/tests/holdings.h"

@@ -9,11 +9,6 @@
 #include "common/util.h"
 #include "umemd/tests/cmocka_first.h"
 
-/* Examples of Documentation/protocol.rst, of a page whose byte n is n % 256. */
-#define PROTOCOL_EXAMPLE_PAGE	0xeb4b7c3707879151ULL
-#define PROTOCOL_EXAMPLE_PLACED	0x989e7231884c35d5ULL
-#define PROTOCOL_EXAMPLE_ZERO	0x4a64d1538a046f11ULL
-
 static char error[CODEC_ERROR_MAX];
 
 static void expect_error(int err, const char *part)
@@ -570,41 +565,6 @@ static void test_compressed_pages(void **state)
 	expect_error(pages_decode(got, &frame, payload, 4, error), "offset 100, wanted a multiple");
 }
 
-static void test_checksums_cover_contents_and_place(void **state)
-{
-	uint8_t page[PAGE_BYTES] = { 0 };
-	uint64_t sum = page_checksum(page, 1, 4096);
-
-	(void)state;
-	assert_true(page_checksum(page, 1, 4096) == sum);
-	assert_true(page_checksum(page, 1, 8192) != sum);
-	assert_true(page_checksum(page, 2, 4096) != sum);
-	assert_true(page_checksum(NULL, 1, 4096) != sum);
-	assert_true(page_checksum(NULL, 1, 4096) != page_checksum(NULL, 1, 8192));
-	for (size_t bit = 0; bit < PAGE_BYTES * 8; bit += 509) {
-		page[bit / 8] ^= 1 << bit % 8;
-		assert_true(page_checksum(page, 1, 4096) != sum);
-		page[bit / 8] ^= 1 << bit % 8;
-	}
-}
-
-/* Numbers of Documentation/protocol.rst, for those who write the other side. */
-static void test_checksums_are_those_of_the_specification(void **state)
-{
-	uint8_t page[PAGE_BYTES];
-
-	(void)state;
-	for (size_t i = 0; i < PAGE_BYTES; i++)
-		page[i] = (uint8_t)i;
-	if (page_checksum(page, 0, 0) != PROTOCOL_EXAMPLE_PAGE ||
-	    page_checksum(page, 2, 0x12345000) != PROTOCOL_EXAMPLE_PLACED ||
-	    page_checksum(NULL, 0, 0x1000) != PROTOCOL_EXAMPLE_ZERO)
-		fail_msg("%016llx %016llx %016llx",
-			 (unsigned long long)page_checksum(page, 0, 0),
-			 (unsigned long long)page_checksum(page, 2, 0x12345000),
-			 (unsigned long long)page_checksum(NULL, 0, 0x1000));
-}
-
 static void test_bitmap(void **state)
 {
 	const uint64_t sent[2] = { 0x0123456789abcdef, 0x8000000000000001 };
@@ -682,8 +642,6 @@ int main(void)
 		cmocka_unit_test(test_request),
 		cmocka_unit_test(test_pages),
 		cmocka_unit_test(test_compressed_pages),
-		cmocka_unit_test(test_checksums_cover_contents_and_place),
-		cmocka_unit_test(test_checksums_are_those_of_the_specification),
 		cmocka_unit_test(test_bitmap),
 		cmocka_unit_test(test_discard),
 	};
