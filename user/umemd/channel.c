@@ -2,9 +2,11 @@
 #include "umemd/channel.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -325,6 +327,18 @@ bool channel_busy(const struct channel *channel)
 	return channel_queued(channel) || channel->iov_next < channel->iov_count;
 }
 
+uint64_t channel_under_way(struct channel *channel)
+{
+	int bytes = 0;
+
+	/* Nothing was sent since there was nothing? Then the kernel need not be asked. */
+	if (channel->under_way) {
+		ioctl(channel->watch.fd, SIOCOUTQ, &bytes);
+		channel->under_way = (uint64_t)bytes;
+	}
+	return channel->under_way;
+}
+
 bool channel_wants_write(const struct channel *channel)
 {
 	return channel_shakes_hands(channel) ? tls_wants_write(channel->tls) :
@@ -349,8 +363,10 @@ static ssize_t transmit(struct channel *channel, struct iovec *iov, size_t count
 	ssize_t n = channel->tls ? tls_send(channel->tls, iov, count) :
 				   transmit_plain(channel, iov, count);
 
-	if (n > 0)
+	if (n > 0) {
 		*channel->bytes += (size_t)n;
+		channel->under_way += (size_t)n;
+	}
 	return n;
 }
 

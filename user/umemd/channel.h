@@ -45,6 +45,7 @@ typedef int (*channel_admit)(struct channel *channel, const struct frame *frame,
  * @data: of PAGES: the contents of the pages, page aligned
  * @bytes: where the traffic of both directions is counted
  * @heard_ns: when something last came
+ * @under_way: bytes sent that the kernel, when last asked, did not know to have arrived
  * @tls: all of it is in there; NULL: it goes as it is
  */
 struct channel {
@@ -58,6 +59,7 @@ struct channel {
 	channel_admit admit;
 	uint64_t *bytes;
 	uint64_t heard_ns;
+	uint64_t under_way;
 	struct tls *tls;
 
 	struct frame frame;
@@ -154,5 +156,8 @@ bool channel_busy(const struct channel *channel);
 /* Can it go on once it is writable? Then watch for EPOLLOUT. */
 bool channel_wants_write(const struct channel *channel);
 size_t channel_queued(const struct channel *channel);
+
+/* Bytes that were sent and, as far as this side knows, not received. */
+uint64_t channel_under_way(struct channel *channel);
 
 #endif

@@ -158,22 +158,21 @@ bool side_is_joined(const struct side *side)
 	return true;
 }
 
+static uint64_t load(struct channel *channel)
+{
+	return channel_queued(channel) + channel_under_way(channel);
+}
+
 struct channel *side_idlest(const struct side *side, enum channel_kind kind, bool idle)
 {
 	struct channel *channel, *idlest = NULL;
-	uint64_t bytes, least = UINT64_MAX;
 
 	side_for_each(side, kind, channel) {
 		if (channel->connecting || channel->held || channel->end ||
 		    (idle && channel_busy(channel)))
 			continue;
-		/* Is it the only one that can be? Then the kernel need not be asked. */
-		bytes = side->nr[kind] == 1 ? 0 : channel_queued(channel) +
-						  socket_under_way(channel->watch.fd);
-		if (bytes < least) {
-			least = bytes;
+		if (!idlest || load(channel) < load(idlest))
 			idlest = channel;
-		}
 	}
 	return idlest;
 }

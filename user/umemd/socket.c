@@ -5,12 +5,10 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -340,12 +338,4 @@ int socket_get_path(int fd, struct socket_path *path)
 	path->rate = info.tcpi_delivery_rate;
 	path->rtt_ns = info.tcpi_min_rtt * NSEC_PER_USEC;
 	return 0;
-}
-
-uint64_t socket_under_way(int fd)
-{
-	int bytes = 0;
-
-	ioctl(fd, SIOCOUTQ, &bytes);
-	return (uint64_t)bytes;
 }

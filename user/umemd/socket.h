@@ -94,9 +94,6 @@ struct socket_path {
 /* Return: 0; -errno: not a TCP socket, or nothing is known yet. */
 int socket_get_path(int fd, struct socket_path *path);
 
-/* Bytes that were sent and, as far as this side knows, not received. */
-uint64_t socket_under_way(int fd);
-
 /* Keep at most this many unsent bytes in the kernel. */
 void socket_limit_unsent(int fd, int bytes);
 

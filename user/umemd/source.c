@@ -407,7 +407,7 @@ static uint64_t under_way(const struct source *source, enum channel_kind kind)
 	uint64_t bytes = 0;
 
 	side_for_each(&source->side, kind, channel)
-		bytes += socket_under_way(channel->watch.fd);
+		bytes += channel_under_way(channel);
 	return bytes;
 }
 
