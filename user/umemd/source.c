@@ -40,6 +40,8 @@
 #define RETRY_LAST_NS		(5 * NSEC_PER_SEC)
 #define BULK_UNSENT		(128 * 1024)
 
+#define FOLIO_MAX		((uint64_t)2 * 1024 * 1024)
+
 /*
  * Pages with contents in one frame: the fewer, the sooner the first is there.
  * But what is prefaulted goes with what was requested: else a reader that goes
@@ -54,9 +56,11 @@
  * struct extent - what is known of a file around where it was last asked
  * @hole_start: [@hole_start, @data_start) is a hole
  * @data_end: [@data_start, @data_end) is to be looked at
+ * @zero: what was looked at last was zero
  */
 struct extent {
 	uint64_t hole_start, data_start, data_end;
+	bool zero;
 };
 
 /**
@@ -133,13 +137,16 @@ static bool is_zero(const uint8_t *page)
 }
 
 /*
- * Where the file has nothing, memory is zero; nobody writes to it any more.
+ * Where the file has nothing, memory is zero; nobody writes to it any more. To
+ * look at it would fill it: a folio of 2 MiB, where it has such.
  * How far data goes is not asked: the kernel would look at each page of it,
- * however long that takes, while requests wait.
+ * however long that takes, while requests wait. So it is asked again after some
+ * pages, and where the next folio may begin.
  */
 static bool in_hole(struct source_region *region, enum channel_kind kind, uint64_t offset)
 {
 	struct extent *extent = &region->extents[kind];
+	uint64_t below;
 	off_t data;
 
 	if (offset >= extent->data_start && offset < extent->data_end)
@@ -153,12 +160,22 @@ static bool in_hole(struct source_region *region, enum channel_kind kind, uint64
 		extent->data_start = (uint64_t)data & ~(uint64_t)(PAGE_BYTES - 1);
 	else	/* ENXIO: no more data. Else the file cannot tell: look at it. */
 		extent->data_start = errno == ENXIO ? region->length : offset;
-	extent->data_end = extent->data_start + BULK_BATCH * PAGE_BYTES;
+	below = extent->data_start % FOLIO_MAX;
+	extent->data_end = extent->data_start +
+			   min(FOLIO_MAX - below, (uint64_t)BULK_BATCH * PAGE_BYTES);
 	if (offset < extent->data_start)
 		return true;
 	/* What is prefaulted may go on downwards. */
-	extent->data_start -= min(extent->data_start, (uint64_t)PREFAULT_BATCH * PAGE_BYTES);
+	extent->data_start -= min(below, (uint64_t)PREFAULT_BATCH * PAGE_BYTES);
 	return false;
+}
+
+/* A zero page may have been a hole before it was looked at: ask about those around it. */
+static void looked_at(struct extent *extent, bool zero)
+{
+	if (zero && !extent->zero)
+		memset(extent, 0, sizeof(*extent));
+	extent->zero = zero;
 }
 
 /* Does what goes on bulk go while the guest may still write to it? */
@@ -287,6 +304,7 @@ static bool send_pages(struct source *source, struct channel *channel)
 			if (!page)
 				return false;
 			entry.zero = is_zero(page);
+			looked_at(&region->extents[kind], entry.zero);
 		}
 		source->side.progress.zero_pages += entry.zero;
 		if (!entry.zero) {

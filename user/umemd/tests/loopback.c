@@ -100,14 +100,16 @@ static uint64_t mix(uint64_t x)
 	return x ^ x >> 31;
 }
 
+#define HOLE 1500
+
 enum page_kind { PAGE_FULL, PAGE_SPARSE, PAGE_WRITTEN_ZERO, PAGE_UNTOUCHED };
 
 static enum page_kind kind_of(unsigned int region, uint64_t page)
 {
 	uint64_t draw = mix(page * 8 + region) % 16;
 
-	/* One quarter of each region in a row is a hole. */
-	if (page % 1024 >= 768)
+	/* The end of each 8 MiB is a hole: of small folios, and the last one if they are large. */
+	if (page % 2048 >= HOLE)
 		return PAGE_UNTOUCHED;
 	if (draw < 10)
 		return PAGE_FULL;
@@ -883,6 +885,26 @@ static void test_push(struct migration *m)
 static void test_three_regions(struct migration *m)
 {
 	everything_arrives(m, NULL, 3, 8);
+}
+
+/* What the guest never touched takes no memory of the source's host, then or later. */
+static void a_hole_stays(struct migration *m, uint64_t first_page)
+{
+	everything_arrives(m, NULL, 1, 0);
+	check(lseek(m->from[0].fd, first_page * PAGE, SEEK_DATA) < 0 && errno == ENXIO);
+}
+
+static void test_hole(struct migration *m)
+{
+	a_hole_stays(m, 6 * MIB / PAGE);
+}
+
+/* One page of it is looked at to know that the data before has ended. */
+static void test_hole_of_small_folios(struct migration *m)
+{
+	create_flags = 0;
+	a_hole_stays(m, HOLE + 1);
+	create_flags = UMEM_CREATE_HUGE;
 }
 
 static void test_no_checksum(struct migration *m)
@@ -3897,6 +3919,8 @@ static const struct {
 	{ "three regions, listed in another order at the destination", test_three_regions },
 	{ "everything arrives without checksums", test_no_checksum },
 	{ "everything arrives with follow and prefault", test_follow },
+	{ "what is a hole at the source stays one", test_hole },
+	{ "what is a hole at the source stays one, with small folios", test_hole_of_small_folios },
 	{ "two stages: what writers leave behind is right", test_two_stages },
 	{ "two stages: switched in the first round", test_two_stages_at_once },
 	{ "two stages: compressed", test_two_stages_compressed },
