@@ -49,7 +49,7 @@
  */
 #define REQUESTED_BATCH		4
 #define PREFAULT_BATCH		16
-#define BULK_BATCH		32
+#define BULK_BATCH		45	/* three times what TCP gives to a card at once, 64 KiB or less */
 #define COMPRESSED_BATCH	8	/* a request waits while they are compressed */
 
 /**

@@ -34,7 +34,7 @@ static bool beside_answers(uint64_t urgent)
 
 uint64_t window_frame(const struct window *window, uint64_t urgent)
 {
-	return window->spare / (beside_answers(urgent) ? WINDOW_SHARE * 2 : 2);
+	return window->spare / (beside_answers(urgent) ? WINDOW_SHARE * 2 : 1);
 }
 
 uint64_t window_wait(const struct window *window, uint64_t bulk, uint64_t urgent)

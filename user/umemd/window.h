@@ -19,10 +19,10 @@
  * by more than 1 Gbit/s, lose 18 % of bulk with half of the most, nothing with all of it.
  * On a slower link it is the time that counts, for an answer may have to wait that long.
  */
-#define WINDOW_SPARE_NS		(10 * NSEC_PER_MSEC)
+#define WINDOW_SPARE_NS		(7 * NSEC_PER_MSEC)
 #define WINDOW_SPARE_MIN	(8 * 1024)
-#define WINDOW_SPARE_MAX	(256 * 1024)
-#define WINDOW_SHARE		8	/* of the spare, beside answers */
+#define WINDOW_SPARE_MAX	(192 * 1024)
+#define WINDOW_SHARE		6	/* of the spare, beside answers */
 #define WINDOW_RATE_MAX		100000000000ULL
 #define WINDOW_RTT_MAX_NS	(10 * NSEC_PER_SEC)
 #define WINDOW_URGENT_BYTES	4096	/* less: zero pages, whose receipt is told late */
@@ -56,7 +56,7 @@ void window_set(struct window *window, uint64_t rate, uint64_t rtt_ns, uint64_t 
  * window_frame - how many bytes to send at once at most
  * @urgent: bytes of answers on their way
  *
- * Half of the spare, or of its share beside answers, or an answer waits for a frame.
+ * The spare, or beside answers half of its share: an answer waits for a frame.
  */
 uint64_t window_frame(const struct window *window, uint64_t urgent);
 
