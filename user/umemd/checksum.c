@@ -36,7 +36,7 @@ static uint64_t cost(checksum_way *way)
 
 /*
  * No flag of a processor says which: vectors take 0.13 us a page where plain registers take
- * 0.31, but 3.8 where those take 1.4 if the processor is emulated (QEMU 7.2, TCG).
+ * 0.3, but 3.9 where those take 1.7 if the processor is emulated (QEMU 7.2, TCG).
  */
 static checksum_way *fastest(void)
 {

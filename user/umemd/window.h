@@ -15,12 +15,13 @@
 
 /*
  * Beside what the path holds: what it gets through in this time, within these bounds, for
- * hosts that take and give in bursts. Two emulated hosts with one processor each, joined
- * by more than 1 Gbit/s, lose 18 % of bulk with half of the most, nothing with all of it.
- * On a slower link it is the time that counts, for an answer may have to wait that long.
+ * hosts that take and give in bursts. A frame of as much may begin then, so twice that is on its
+ * way. Two emulated hosts with one processor each, joined by more than 1 Gbit/s, lose 18 % of
+ * bulk with half of the most, nothing with all of it. On a slower link it is the time that
+ * counts, for an answer may have to wait that long.
  */
 #define WINDOW_SPARE_NS		(7 * NSEC_PER_MSEC)
-#define WINDOW_SPARE_MIN	(8 * 1024)
+#define WINDOW_SPARE_MIN	(6 * 1024)
 #define WINDOW_SPARE_MAX	(192 * 1024)
 #define WINDOW_SHARE		6	/* of the spare, beside answers */
 #define WINDOW_RATE_MAX		100000000000ULL
