@@ -52,8 +52,12 @@ enum pending_result pending_add(struct pending *pending, uint32_t region, uint64
 bool pending_remove(struct pending *pending, uint32_t region, uint64_t page,
 		    struct pending_wait *wait)
 {
-	uint32_t hole = find(pending, region, page);
+	uint32_t hole;
 
+	/* Mostly nobody waits, and most pages come unasked. */
+	if (!pending->count)
+		return false;
+	hole = find(pending, region, page);
 	if (!pending->slots[hole].used)
 		return false;
 	*wait = pending->slots[hole].wait;
