@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
+# Both ways to a checksum
+checksum-parts := umemd/checksum.c umemd/checksum_scalar.c
+
 umemd-src := umemd/main.c umemd/options.c umemd/source.c umemd/destination.c umemd/side.c \
-	umemd/codec.c umemd/checksum.c umemd/checksum_scalar.c umemd/session.c umemd/scheduler.c \
+	umemd/codec.c $(checksum-parts) umemd/session.c umemd/scheduler.c \
 	umemd/histogram.c umemd/pending.c umemd/blocktime.c umemd/damage.c umemd/pacer.c \
 	umemd/window.c umemd/precopy.c umemd/tracker.c umemd/compress.c umemd/progress.c \
 	umemd/touch.c umemd/channel.c umemd/loop.c umemd/socket.c umemd/strangers.c umemd/mux.c \
@@ -18,7 +21,7 @@ umemd-tests := codec checksum scheduler session histogram pending damage blockti
 tls-parts := umemd/tls.c umemd/credentials.c umemd/codec.c umemd/tests/folder.c
 
 umemd-test_codec-src     := umemd/codec.c
-umemd-test_checksum-src  := umemd/checksum.c umemd/checksum_scalar.c
+umemd-test_checksum-src  := $(checksum-parts)
 umemd-test_scheduler-src := umemd/scheduler.c
 umemd-test_session-src   := umemd/session.c umemd/codec.c
 umemd-test_histogram-src := umemd/histogram.c
@@ -50,7 +53,8 @@ umemd-test_headroom-src  := umemd/headroom.c umemd/tests/folder.c
 
 # Both roles in one host that has /dev/umem: loopback path/of/umemd
 vm-programs  += umemd/tests/loopback.c
-loopback-src := common/jsonl.c umemd/codec.c umemd/checksum.c umemd/checksum_scalar.c umemd/tests/folder.c umemd/tests/holdings.c
+loopback-src := common/jsonl.c umemd/codec.c $(checksum-parts) umemd/tests/folder.c \
+		umemd/tests/holdings.c
 
 # Credentials for the tests of migrations
 vm-programs     += umemd/tests/fill_folder.c
